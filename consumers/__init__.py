@@ -1,0 +1,1 @@
+"""Job workers, the relay and the bridges: the programs that consume RabbitMQ."""

@@ -1,0 +1,179 @@
+"""Events, channel names, publications and positions. Pure: no I/O, no clock.
+
+An *event* is a CloudEvents 1.0 object (JSON event format, https://github.com/cloudevents/spec). It is
+validated and compacted once, at ingress; afterwards its bytes travel as they are and nobody parses them
+again. A *publication* is an event at an offset of a channel.
+"""
+
+from __future__ import annotations
+
+import re
+import secrets
+import time
+from typing import NamedTuple
+
+import msgspec
+
+from gateway.errors import FieldError, InvalidFields
+
+MAX_EVENT_BYTES = 256 * 1024
+MAX_CHANNELS = 64
+
+CHANNEL = re.compile(r"[A-Za-z0-9_.:@/-]{1,200}\Z")
+EVENT_ID = re.compile(r"[A-Za-z0-9_-]{1,128}\Z")
+EVENT_TYPE = re.compile(r"[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)+\Z")
+MAX_TYPE = 100
+TENANT = re.compile(r"[A-Za-z0-9_-]{1,64}\Z")
+
+CROCKFORD = "0123456789abcdefghjkmnpqrstvwxyz"
+_BASE36 = "0123456789abcdefghijklmnopqrstuvwxyz"
+
+
+class Position(NamedTuple):
+    """Where a reader of one channel stands: the offset of the last publication it has, under an epoch."""
+
+    epoch: str
+    offset: int
+
+
+class Publication(NamedTuple):
+    """An event at an offset of a channel, as the feed and the history deliver it.
+
+    Attributes:
+        epoch: names one life of the channel; offsets of different epochs do not compare.
+        offset: 1, 2, 3 … per channel.
+        sequence: the tenant's counter over all its publications; the same for every channel of one event.
+        type: the event's type.
+        key: conflation key (a job's id on `job.progress`), or empty: later ones with the same key supersede.
+        info: the publishing client as JSON, or empty when a server published.
+        event: the event's JSON, compact, one line.
+    """
+
+    epoch: str
+    offset: int
+    sequence: int
+    type: str
+    key: str
+    info: bytes
+    event: bytes
+
+
+class Draft(NamedTuple):
+    """An event before it is recorded: the store adds `time` and `sequence` between `head` and `tail`.
+
+    Attributes:
+        id: the event's id.
+        type: the event's type.
+        head: the JSON up to, and without, the comma before `time`.
+        tail: the JSON after `sequence`, starting with a comma, ending with the closing brace.
+    """
+
+    id: str
+    type: str
+    head: bytes
+    tail: bytes
+
+
+def draft(
+    type_: str,
+    data: bytes,
+    *,
+    id_: str,
+    source: str,
+    subject: str | None = None,
+    traceparent: str | None = None,
+) -> Draft:
+    """Build the two fragments of an event around what only the store knows.
+
+    Args:
+        type_: the event's type, checked by `event_type`.
+        data: compact JSON.
+        id_: the event's id, checked by `event_id`.
+        source: a URI reference (CloudEvents `source`).
+        subject: CloudEvents `subject`.
+        traceparent: W3C trace context.
+    """
+    fields: dict[str, str] = {"specversion": "1.0", "id": id_, "source": source, "type": type_}
+    if subject is not None:
+        fields["subject"] = subject
+    head = msgspec.json.encode(fields)[:-1]
+    trace = b',"traceparent":' + msgspec.json.encode(traceparent) if traceparent else b""
+    tail = b'%b,"datacontenttype":"application/json","data":%b}' % (trace, data)
+    return Draft(id_, type_, head, tail)
+
+
+def parse_live(payload: bytes) -> Publication:
+    """Read what the recorder publishes on Redis: one header line, then the event.
+
+    The header is `1 <epoch> <offset> <sequence> <previous> <type> <key|-> <info|->`; only the info may hold
+    spaces. The event's JSON is not looked at.
+    """
+    header, _, event = payload.partition(b"\n")
+    _, epoch, offset, sequence, _, type_, key, info = header.split(b" ", 7)
+    return Publication(
+        epoch.decode(),
+        int(offset),
+        int(sequence),
+        type_.decode(),
+        "" if key == b"-" else key.decode(),
+        b"" if info == b"-" else info,
+        event,
+    )
+
+
+def parse_entry(epoch: str, entry_id: bytes, entry: bytes) -> Publication:
+    """Read a history entry: id `offset-sequence`, body `<previous> <type> <key|-> <info|->` and the event."""
+    return parse_live(b"1 %b %b %b" % (epoch.encode(), entry_id.replace(b"-", b" ", 1), entry))
+
+
+def namespace(channel: str) -> str:
+    """Return the part before the first colon, or `""`."""
+    head, colon, _ = channel.partition(":")
+    return head if colon else ""
+
+
+def channel_fault(channel: str) -> str | None:
+    """Say what is wrong with a channel's name, or None."""
+    if CHANNEL.match(channel):
+        return None
+    return "must be 1 to 200 characters of A-Z a-z 0-9 _ . : @ / -"
+
+
+def event_type_fault(type_: str) -> str | None:
+    """Say why a producer may not use this event type, or None."""
+    if len(type_) > MAX_TYPE or not EVENT_TYPE.match(type_):
+        return f"must be words of A-Z a-z 0-9 _ - joined by at least one dot, at most {MAX_TYPE} characters"
+    if type_.startswith(("gateway.", "job.")):
+        return "must not start with gateway. or job.: these are the gateway's own"
+    return None
+
+
+def check_producer_channel(channel: str, pointer: str) -> list[FieldError]:
+    """Check a channel that somebody outside wants to publish to."""
+    fault = channel_fault(channel)
+    if fault is None and (channel == "jobs" or namespace(channel) == "job"):
+        fault = "belongs to the job engine and takes no events from producers"
+    return [FieldError(pointer, fault)] if fault else []
+
+
+def check_tenant(tenant: str) -> str:
+    """Return the tenant's name, or raise `InvalidFields`."""
+    if TENANT.match(tenant):
+        return tenant
+    raise InvalidFields(errors=[FieldError("/tenant", "must be 1 to 64 characters of A-Z a-z 0-9 _ -")])
+
+
+def new_id(prefix: str = "") -> str:
+    """Make an id that sorts by the time it was made: 48 bits of milliseconds, 80 random bits (as a ULID)."""
+    value = (time.time_ns() // 1_000_000 << 80) | secrets.randbits(80)
+    return prefix + "".join(CROCKFORD[value >> shift & 31] for shift in range(125, -5, -5))
+
+
+def base36(number: int) -> str:
+    """Write a non-negative number with the digits 0-9a-z."""
+    digits = ""
+    while True:
+        number, digit = divmod(number, 36)
+        digits = _BASE36[digit] + digits
+        if not number:
+            return digits

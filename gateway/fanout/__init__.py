@@ -1,0 +1,1 @@
+"""Live fan-out: feed, hub, connections, WebSocket and SSE."""

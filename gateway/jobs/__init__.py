@@ -1,0 +1,1 @@
+"""Jobs: the state machine, its storage, the queue port, the HTTP surface."""

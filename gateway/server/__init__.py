@@ -1,0 +1,1 @@
+"""uvicorn: handover protocols, running, signals, drain."""

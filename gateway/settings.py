@@ -1,0 +1,197 @@
+"""Settings: `GATEWAY_*` variables over an optional TOML file, read once, frozen.
+
+An unknown or malformed setting stops the start with a sentence that names it.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import json
+import os
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal
+from urllib.parse import urlsplit
+
+import msgspec
+
+from gateway.errors import ConfigurationError
+
+PREFIX = "GATEWAY_"
+_DAY = 86_400
+_MIN_SECRET = 32  # RFC 7518 section 3.2: an HS256 key is no shorter than the hash
+
+Access = Literal["granted", "authenticated", "anyone"]
+Positive = Annotated[float, msgspec.Meta(gt=0)]
+Count = Annotated[int, msgspec.Meta(ge=1)]
+
+
+class ChannelRules(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """What holds for the channels of one namespace.
+
+    Attributes:
+        subscribe: who may subscribe: holders of a grant, anyone with a token, or anyone.
+        publish: who may publish from a client; `never` keeps it to servers.
+        history_size: publications kept per channel.
+        history_ttl: seconds the history is kept after the last publication.
+        recover: every subscription is recoverable, asked or not.
+        presence: who is subscribed can be asked.
+        join_leave: joins and leaves are pushed to every subscriber.
+    """
+
+    subscribe: Access = "granted"
+    publish: Literal["never"] | Access = "never"
+    history_size: Annotated[int, msgspec.Meta(ge=0, le=1_000_000)] = 1000
+    history_ttl: Positive = _DAY
+    recover: bool = True
+    presence: bool = False
+    join_leave: bool = False
+
+
+class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """Everything an operator can set. Durations are seconds.
+
+    Attributes:
+        redis_url: `redis://`, `rediss://`.
+        shards: hash tags the tenants are spread over; set once, before there is data.
+        amqp_url: `amqp://`, `amqps://`, or `memory://` for the in-process queue of `gateway dev`.
+        rabbitmq_api_url: the management API, for `doctor` and depths.
+        root_key: an API key with every scope in the default tenant.
+        token_secret: signs and verifies HS256 subscriber tokens, tickets and cursors.
+        allowed_origins: browser origins for WebSocket and CORS; `*` allows all.
+        trusted_proxies: CIDRs whose `X-Forwarded-For` is believed.
+        consumer_timeout: RabbitMQ's; longer tasks are acknowledged when claimed.
+        webhook_allow: CIDRs the outbound address guard lets through although they are not public.
+        anonymous: connections without a token are let in as user `""`.
+        channels: rules by namespace; `""` = no namespace, `*` = the rest.
+        attachments_dir: where attachments of jobs are kept.
+        lease: how long a worker's silence is believed to be life.
+        job_retention: how long an ended job and its log are kept.
+        max_open_jobs: open jobs a tenant may have.
+        max_result_bytes: largest result of a task.
+        log_format: `console` for people, `json` for machines.
+        log_level: of our own loggers.
+    """
+
+    redis_url: str = "redis://127.0.0.1:6379/0"
+    shards: Annotated[int, msgspec.Meta(ge=1, le=64)] = 1
+    amqp_url: str = "amqp://guest:guest@127.0.0.1:5672/"
+    rabbitmq_api_url: str | None = None
+    root_key: str | None = None
+    token_secret: str | None = None
+    allowed_origins: tuple[str, ...] = ()
+    trusted_proxies: tuple[str, ...] = ()
+    consumer_timeout: Positive = 1500
+    webhook_allow: tuple[str, ...] = ()
+    anonymous: bool = False
+    channels: dict[str, ChannelRules] = {}
+    attachments_dir: str = ".data/attachments"
+    lease: Annotated[float, msgspec.Meta(ge=1)] = 15
+    job_retention: Positive = 7 * _DAY
+    max_open_jobs: Count = 100_000
+    max_result_bytes: Count = 1024 * 1024
+    log_format: Literal["console", "json"] = "json"
+    log_level: Literal["debug", "info", "warning", "error"] = "info"
+
+    def rules(self, channel_namespace: str) -> ChannelRules:
+        """Return the rules of a namespace: its own, else those of `*`, else the defaults."""
+        found = self.channels.get(channel_namespace)
+        if found is None:
+            found = self.channels.get("*")
+        return found if found is not None else _DEFAULT_RULES
+
+
+_DEFAULT_RULES = ChannelRules()
+# In the environment lists are comma-separated text and tables are JSON.
+_LISTS = frozenset({"allowed_origins", "trusted_proxies", "webhook_allow"})
+_JSON = frozenset({"channels"})
+# Read elsewhere: the file itself, and what `gateway dev` hands to its own children.
+_NOT_SETTINGS = frozenset({"config"})
+
+
+def load(environment: Mapping[str, str] | None = None, **overrides: object) -> Settings:
+    """Read the settings.
+
+    Args:
+        environment: instead of `os.environ`.
+        overrides: settings that win over both sources (the command line's).
+
+    Raises:
+        ConfigurationError: a setting is unknown or malformed.
+    """
+    environ = os.environ if environment is None else environment
+    values = _from_file(environ.get(PREFIX + "CONFIG"))
+    values.update(_from_environment(environ))
+    values.update(overrides)
+    settings = _convert(values)
+    _check(settings)
+    return settings
+
+
+def _from_file(path: str | None) -> dict[str, Any]:
+    if not path:
+        return {}
+    try:
+        return tomllib.loads(Path(path).read_text())
+    except (OSError, tomllib.TOMLDecodeError) as error:
+        raise ConfigurationError(f"{PREFIX}CONFIG={path}: {error}") from None
+
+
+def _from_environment(environ: Mapping[str, str]) -> dict[str, Any]:
+    values: dict[str, Any] = {}
+    for variable, text in environ.items():
+        if not variable.startswith(PREFIX):
+            continue
+        name = variable.removeprefix(PREFIX).lower()
+        if name in _NOT_SETTINGS:
+            continue
+        if name not in Settings.__struct_fields__:
+            raise ConfigurationError(f"{variable} is not a setting")
+        values[name] = _parse(variable, name, text)
+    return values
+
+
+def _parse(variable: str, name: str, text: str) -> object:
+    if name in _LISTS:
+        return [part.strip() for part in text.split(",") if part.strip()]
+    if name in _JSON:
+        try:
+            return json.loads(text)
+        except ValueError as error:
+            raise ConfigurationError(f"{variable} is not JSON: {error}") from None
+    return text
+
+
+def _convert(values: Mapping[str, Any]) -> Settings:
+    for name in values:
+        if name not in Settings.__struct_fields__:
+            raise ConfigurationError(f"{name} is not a setting")
+    try:
+        # strict=False reads "15" and "true" as a number and a boolean, as the environment can only say text.
+        return msgspec.convert(dict(values), Settings, strict=False)
+    except msgspec.ValidationError as error:
+        raise ConfigurationError(f"a setting is not valid: {error}") from None
+
+
+def _check(settings: Settings) -> None:
+    schemes = {
+        "redis_url": ("redis", "rediss"),
+        "amqp_url": ("amqp", "amqps", "memory"),
+        "rabbitmq_api_url": ("http", "https"),
+    }
+    for name, allowed in schemes.items():
+        url = getattr(settings, name)
+        if url is not None and urlsplit(url).scheme not in allowed:
+            expected = " or ".join(f"{scheme}://" for scheme in allowed)
+            raise ConfigurationError(f"{PREFIX}{name.upper()} must start with {expected}")
+    for name in ("trusted_proxies", "webhook_allow"):
+        for cidr in getattr(settings, name):
+            try:
+                ipaddress.ip_network(cidr)
+            except ValueError as error:
+                raise ConfigurationError(f"{PREFIX}{name.upper()}: {error}") from None
+    if settings.token_secret is not None and len(settings.token_secret) < 32:  # noqa: PLR2004 - RFC 7518 section 3.2
+        raise ConfigurationError(
+            f"{PREFIX}TOKEN_SECRET must have at least 32 characters (RFC 7518 section 3.2)"
+        )

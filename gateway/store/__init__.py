@@ -1,0 +1,1 @@
+"""Redis: connection, scripts, the recorder and the due set."""

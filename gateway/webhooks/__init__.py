@@ -1,0 +1,1 @@
+"""Outbound webhooks; today the address guard every outbound request obeys."""
