@@ -70,8 +70,8 @@ class Draft(NamedTuple):
 
     id: str
     type: str
-    head: bytes
-    tail: bytes
+    head: str
+    tail: str
 
 
 def draft(
@@ -96,9 +96,9 @@ def draft(
     fields: dict[str, str] = {"specversion": "1.0", "id": id_, "source": source, "type": type_}
     if subject is not None:
         fields["subject"] = subject
-    head = msgspec.json.encode(fields)[:-1]
-    trace = b',"traceparent":' + msgspec.json.encode(traceparent) if traceparent else b""
-    tail = b'%b,"datacontenttype":"application/json","data":%b}' % (trace, data)
+    head = msgspec.json.encode(fields)[:-1].decode()
+    trace = f',"traceparent":{msgspec.json.encode(traceparent).decode()}' if traceparent else ""
+    tail = f'{trace},"datacontenttype":"application/json","data":{data.decode()}}}'
     return Draft(id_, type_, head, tail)
 
 

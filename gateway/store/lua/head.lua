@@ -1,0 +1,2 @@
+-- Where a tenant stands: {generation, sequence}.
+return {generation(), sequence_of(A.tenant)}
