@@ -192,6 +192,4 @@ def _check(settings: Settings) -> None:
             except ValueError as error:
                 raise ConfigurationError(f"{PREFIX}{name.upper()}: {error}") from None
     if settings.token_secret is not None and len(settings.token_secret) < 32:  # noqa: PLR2004 - RFC 7518 section 3.2
-        raise ConfigurationError(
-            f"{PREFIX}TOKEN_SECRET must have at least 32 characters (RFC 7518 section 3.2)"
-        )
+        raise ConfigurationError(f"{PREFIX}TOKEN_SECRET must have at least 32 characters (RFC 7518 section 3.2)")

@@ -133,9 +133,7 @@ class ChannelStore:
             limit: at most so many publications; 0 only the position, -1 all.
             reverse: newest first.
         """
-        first = await self._page(
-            tenant, channel, since, PAGE if limit < 0 else min(limit, PAGE), reverse=reverse
-        )
+        first = await self._page(tenant, channel, since, PAGE if limit < 0 else min(limit, PAGE), reverse=reverse)
         found = first.publications
         while len(found) % PAGE == 0 and found and (limit < 0 or len(found) < limit):
             after = Position(first.epoch, found[-1].offset)
@@ -148,9 +146,7 @@ class ChannelStore:
             found += page.publications
         return first
 
-    async def _page(
-        self, tenant: str, channel: str, since: Position | None, limit: int, *, reverse: bool
-    ) -> History:
+    async def _page(self, tenant: str, channel: str, since: Position | None, limit: int, *, reverse: bool) -> History:
         epoch, offset, complete, flat = await self._store.run(
             _HISTORY,
             self._store.tag(tenant),
@@ -198,6 +194,4 @@ def _position(pair: tuple[bytes, int]) -> Position:
 
 
 def _publications(epoch: str, flat: list[bytes]) -> list[Publication]:
-    return [
-        parse_entry(epoch, entry_id, entry) for entry_id, entry in zip(flat[::2], flat[1::2], strict=True)
-    ]
+    return [parse_entry(epoch, entry_id, entry) for entry_id, entry in zip(flat[::2], flat[1::2], strict=True)]

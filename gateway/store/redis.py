@@ -7,6 +7,7 @@ no binary strings).
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -54,6 +55,35 @@ class Script:
 _PRELUDE = resources.files("gateway.store").joinpath("lua/prelude.lua").read_text()
 
 
+class _Client(Redis):
+    """A client whose commands finish although their caller is cancelled.
+
+    The driver (8.1) can lose a cancellation that meets an arriving answer, and leaves the next user of the
+    connection an error: a caller that gives up must not touch the connection.
+    """
+
+    def __init__(self, *arguments: Any, **options: Any) -> None:  # noqa: ANN401 - the driver's own
+        super().__init__(*arguments, **options)
+        self._running: set[asyncio.Task[Any]] = set()
+
+    async def execute_command(self, *arguments: Any, **options: Any) -> Any:  # noqa: ANN401 - the driver's own
+        """Run one command to its end."""
+        task = asyncio.get_running_loop().create_task(super().execute_command(*arguments, **options))  # type: ignore[no-untyped-call] # the driver's
+        self._running.add(task)
+        task.add_done_callback(self._done)
+        return await asyncio.shield(task)
+
+    def _done(self, task: asyncio.Task[Any]) -> None:
+        self._running.discard(task)
+        if not task.cancelled():
+            task.exception()  # seen, also when nobody waits any more
+
+    async def settle(self) -> None:
+        """Wait for commands whose callers have gone."""
+        if self._running:
+            await asyncio.wait(self._running)
+
+
 class Store:
     """One Redis, seen through scripts.
 
@@ -80,11 +110,12 @@ class Store:
             # A repeated command is a decision: only the caller knows whether the script may run twice.
             retry=Retry(NoBackoff(), 0),
         )
-        client = Redis.from_pool(pool)
+        client = _Client(connection_pool=pool)
         try:
             yield cls(client, settings.shards)
         finally:
-            await client.aclose()
+            await client.settle()
+            await client.aclose(close_connection_pool=True)
 
     def tag(self, tenant: str) -> str:
         """Return the tag of the shard a tenant lives on."""

@@ -16,7 +16,10 @@ local complete = 1
 if A.offset then
   local first = redis.call('XRANGE', log, '-', '+', 'COUNT', 1)[1]
   local oldest = first and entry_id(first[1]) or head + 1
-  if (A.epoch ~= '' and A.epoch ~= epoch) or A.offset > head or oldest > A.offset + 1 then complete = 0 end
+  if (A.epoch ~= '' and A.epoch ~= epoch) or A.offset > head or oldest > A.offset + 1
+    or (A.offset < head and not reaches(log, head)) then
+    complete = 0
+  end
 end
 
 local flat = {}

@@ -75,6 +75,12 @@ local function entry_id(id)
   return tonumber(offset), tonumber(sequence)
 end
 
+-- Whether a log holds the channel's head: not when the history has been switched off since.
+local function reaches(log, head)
+  local last = redis.call('XREVRANGE', log, '+', '-', 'COUNT', 1)[1]
+  return last and entry_id(last[1]) == head
+end
+
 -- Append one event to one channel and publish it live. `channel` is {name, size, ttl ms}: size -1 keeps
 -- everything and sets no expiry (the owner deletes it), 0 keeps nothing. Returns epoch and offset.
 local function append(tenant, channel, event, json, sequence)

@@ -26,7 +26,7 @@ for i, channel in ipairs(A.channels) do
     local log = stream_key(A.tenant, channel)
     local first = redis.call('XRANGE', log, '-', '+', 'COUNT', 1)[1]
     local previous = first and tonumber(string.match(first[2][2], '^(%d+) '))
-    if not first or previous > A.sequence then
+    if not first or previous > A.sequence or not reaches(log, tonumber(known[2])) then
       answer[3] = 0
     else
       local start = first_after(log, (entry_id(first[1])), tonumber(known[2]))

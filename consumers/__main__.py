@@ -1,0 +1,89 @@
+"""The `consumers` command."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import sys
+from collections.abc import Coroutine
+from pathlib import Path
+
+import click
+import structlog
+import uvloop
+
+from consumers.registry import load as load_tasks
+from consumers.worker import Plan, Worker
+from gateway import __version__
+from gateway.errors import ConfigurationError
+from gateway.jobs.attachments import Attachments
+from gateway.jobs.queues import open_queue
+from gateway.jobs.reaper import Reaper
+from gateway.jobs.rebuild import Rebuilder
+from gateway.jobs.store import JobStore
+from gateway.settings import load
+from gateway.store.channels import ChannelStore
+from gateway.store.redis import Store
+from gateway.telemetry.logs import configure
+
+log = structlog.get_logger(__name__)
+
+
+@click.group()
+@click.version_option(__version__)
+def main() -> None:
+    """Job workers of the notification gateway."""
+
+
+@main.command()
+@click.argument("module")
+@click.option("--pool", default="default", show_default=True, help="Whose jobs to run.")
+@click.option("--concurrency", default=10, show_default=True, type=click.IntRange(1, 1000), help="Jobs at a time.")
+@click.option("--grace", default=20.0, show_default=True, help="Seconds running jobs get when the worker is stopped.")
+def run(module: str, pool: str, concurrency: int, grace: float) -> None:
+    """Run the tasks that MODULE registers."""
+    sys.path.insert(0, str(Path.cwd()))  # as `python -m` would: tasks lie beside where the command is run
+    _go(_work(module, pool, concurrency, grace))
+
+
+async def _work(module: str, pool: str, concurrency: int, grace: float) -> None:
+    settings = load()
+    configure(settings)
+    tasks = load_tasks(module)
+    if not any(task.pool == pool for task in tasks.values()):
+        raise ConfigurationError(f"the module {module!r} registers no task of the pool {pool!r}")
+    async with Store.open(settings) as store, open_queue(settings) as queue:
+        jobs = JobStore(store)
+        plan = Plan(tasks=tasks, module=module, pool=pool, concurrency=concurrency, grace=grace)
+        worker = Worker(queue, jobs, Rebuilder(jobs, ChannelStore(store, settings), settings), settings, plan)
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGINT, signal.SIGTERM):
+            loop.add_signal_handler(number, worker.stop)
+        reaper = Reaper(jobs, queue, settings, Attachments(settings.attachments_dir).forget)
+        async with asyncio.TaskGroup() as group:
+            reaping = group.create_task(reaper.run())
+            await worker.run()
+            reaping.cancel()
+    log.info("worker.stopped")
+
+
+def _go(program: Coroutine[None, None, None]) -> None:
+    try:
+        uvloop.run(program)
+    except ConfigurationError as error:
+        _refuse(error)
+    except BaseExceptionGroup as group:
+        # A task group wraps what went wrong; a setting is still told as a sentence.
+        found, _ = group.split(ConfigurationError)
+        if found is None:
+            raise
+        _refuse(found.exceptions[0])
+
+
+def _refuse(error: BaseException) -> None:
+    click.echo(f"consumers: {error}", err=True)
+    raise SystemExit(2) from None
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,199 @@
+"""One attempt of one job: run the task, beat, report progress, record what came of it."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Awaitable, Callable
+from concurrent.futures import Executor
+from dataclasses import dataclass
+from random import Random
+from typing import Any, TypeVar
+
+import msgspec
+import structlog
+
+from consumers.context import Context
+from consumers.outcome import GiveUp, TaskTimeout, after_error
+from consumers.process import run_in_process
+from consumers.registry import Task
+from gateway.errors import StaleFence, StoreUnavailable
+from gateway.jobs.model import INLINE_RESULT
+from gateway.jobs.queue import Message
+from gateway.jobs.store import Claim, JobStore
+from gateway.settings import Settings
+
+T = TypeVar("T")
+
+log = structlog.get_logger(__name__)
+
+PROGRESS_EVERY = 0.1
+RECORD_NAP = 0.5  # between tries while Redis is away; the effect is done, so it is recorded however long it takes
+
+_jitter = Random()  # noqa: S311 - spreads retries, guards nothing
+
+
+@dataclass(frozen=True, kw_only=True)
+class Tools:
+    """What every attempt in a worker shares."""
+
+    store: JobStore
+    settings: Settings
+    module: str
+    threads: Executor
+
+
+class Attempt:
+    """A claimed job on this worker."""
+
+    def __init__(self, tools: Tools, message: Message, task: Task, claim: Claim, ctx: Context) -> None:
+        self._tools = tools
+        self._message = message
+        self._task = task
+        self._claim = claim
+        self._ctx = ctx
+        self._op = 0
+        self._released = False
+        self._over = asyncio.Event()
+        self._runner: asyncio.Task[Any] | None = None
+
+    def release(self) -> None:
+        """Give the job back unfinished: the worker stops. The attempt is not burnt."""
+        self._released = True
+        self._stop()
+
+    def _stop(self) -> None:
+        self._ctx.cancelled = True
+        if self._runner is not None:
+            self._runner.cancel()
+
+    async def run(self) -> None:
+        """Run to the end and record it; returns quietly when the job is another worker's by then."""
+        try:
+            async with asyncio.TaskGroup() as tasks:
+                beat = tasks.create_task(self._beat())
+                report = tasks.create_task(self._report())
+                facts = await self._outcome(tasks)
+                # Not cancelled: an operation under way is finished, so that it does not meet the next one.
+                self._over.set()
+                self._ctx.news.set()
+                await asyncio.wait([report])
+                await self._record(**facts)
+                beat.cancel()
+        except* StaleFence:
+            self._ctx.cancelled = True
+            log.warning("attempt.overtaken", job_id=self._message.id, fence=self._claim.fence)
+
+    async def _outcome(self, tasks: asyncio.TaskGroup) -> dict[str, Any]:
+        self._runner = tasks.create_task(self._work())
+        await asyncio.wait([self._runner])
+        self._ctx.cancelled = True
+        progress = self._ctx.take_progress()
+        if self._runner.cancelled():
+            return {"to": "released" if self._released else "cancelled", "progress": progress}
+        return {**self._runner.result(), "progress": progress}
+
+    async def _work(self) -> dict[str, Any]:
+        """Run the task; returns the facts to record. Never raises but for cancelling."""
+        try:
+            async with asyncio.timeout(self._claim.timeout) as limit:
+                result = await self._call()
+            return self._success(result)
+        except TimeoutError as error:
+            shown = TaskTimeout(f"took longer than {self._claim.timeout:g} s") if limit.expired() else error
+            return self._failure(shown)
+        except Exception as error:  # noqa: BLE001 - a task may raise anything; it is recorded with the job
+            return self._failure(error)
+
+    async def _call(self) -> bytes:
+        body = bytes(self._message.input)
+        if self._task.runs_in == "process":
+            return await run_in_process(self._task, self._tools.module, self._ctx, body, self._tools.threads)
+        job_input = msgspec.json.decode(body)
+        if self._task.runs_in == "loop":
+            value = await self._task.function(self._ctx, job_input)
+        else:
+            loop = asyncio.get_running_loop()
+            value = await loop.run_in_executor(self._tools.threads, self._task.function, self._ctx, job_input)
+        return _encode(value)
+
+    def _success(self, result: bytes) -> dict[str, Any]:
+        limit = self._tools.settings.max_result_bytes
+        if len(result) > limit:
+            return self._failure(GiveUp(f"the result has {len(result)} bytes, more than {limit}"))
+        return {"to": "succeeded", "result": result.decode(), "apart": len(result) > INLINE_RESULT}
+
+    def _failure(self, error: Exception) -> dict[str, Any]:
+        outcome = after_error(
+            error, attempt=self._message.attempt, max_attempts=self._claim.max_attempts, random=_jitter
+        )
+        log.warning(
+            "attempt.failed",
+            job_id=self._message.id,
+            type=self._message.type,
+            attempt=self._message.attempt,
+            to=outcome.to,
+            exc_info=None if isinstance(error, GiveUp) else error,
+        )
+        return {"to": outcome.to, "error": outcome.error, "delay_ms": int(outcome.delay * 1000)}
+
+    async def _beat(self) -> None:
+        message, settings = self._message, self._tools.settings
+        while True:
+            await asyncio.sleep(settings.lease / 3)
+            try:
+                cancelling = await self._tools.store.heartbeat(
+                    message.tenant, message.id, self._claim.fence, settings.lease
+                )
+            except StoreUnavailable:
+                log.warning("attempt.heartbeat_missed", job_id=message.id)
+                continue
+            if cancelling:
+                self._stop()
+
+    async def _report(self) -> None:
+        while True:
+            await self._ctx.news.wait()
+            if self._over.is_set():
+                return
+            progress = self._ctx.take_progress()
+            if progress is not None:
+                await self._record(to="progress", progress=progress)
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(PROGRESS_EVERY):
+                    await self._over.wait()
+
+    async def _record(self, **facts: Any) -> None:  # noqa: ANN401 - the facts of advance.lua
+        self._op += 1
+        op = self._op
+        await until_stored(
+            lambda: self._tools.store.advance(
+                self._message.tenant,
+                self._message.id,
+                fence=self._claim.fence,
+                op=op,
+                lease_ms=int(self._tools.settings.lease * 1000),
+                **facts,
+            )
+        )
+
+
+def _encode(value: object) -> bytes:
+    try:
+        return msgspec.json.encode(value)
+    except (TypeError, ValueError, RecursionError) as error:
+        raise GiveUp(f"the result is not JSON: {error}") from error
+
+
+async def until_stored(step: Callable[[], Awaitable[T]]) -> T:
+    """Repeat a step that is safe to repeat until Redis has answered it.
+
+    Raises:
+        StaleFence, Conflict, GatewayError: the answer was no.
+    """
+    while True:
+        try:
+            return await step()
+        except StoreUnavailable:
+            log.warning("store.waiting")
+            await asyncio.sleep(RECORD_NAP)

@@ -1,0 +1,110 @@
+"""What a task sees of its job."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from typing import TYPE_CHECKING, TypedDict
+
+import msgspec
+
+from gateway.jobs.attachments import Attachments, url
+
+if TYPE_CHECKING:
+    from gateway.jobs.queue import Message
+    from gateway.settings import Settings
+
+MAX_PROGRESS_MESSAGE = 500
+
+
+class Cancelled(Exception):
+    """Raised inside a thread or process whose job is no longer its own: cancelled, timed out or taken over."""
+
+
+class Attached(TypedDict):
+    """An attachment, as it stands in a result."""
+
+    name: str
+    size: int
+    type: str
+    url: str
+
+
+class Context:
+    """One attempt of one job, as its task sees it. The methods say from where they may be called.
+
+    Attributes:
+        job_id: the job.
+        type: its type.
+        tenant: whose it is.
+        run: 1, 2, … each time an ended job is run again.
+        attempt: 1, 2, … within the run.
+        max_attempts: the last one.
+        settings: the process' settings.
+        cancelled: True once nobody wants the result any more; long tasks look at it.
+    """
+
+    def __init__(self, message: Message, max_attempts: int, settings: Settings, attachments: Attachments) -> None:
+        self.job_id = message.id
+        self.type = message.type
+        self.tenant = message.tenant
+        self.run = message.run
+        self.attempt = message.attempt
+        self.max_attempts = max_attempts
+        self.settings = settings
+        self.cancelled = False
+        self._attachments = attachments
+        self._loop = asyncio.get_running_loop()
+        self._reported: str | None = None
+        self.news = asyncio.Event()
+
+    def progress(self, done: float, total: float | None = None, message: str | None = None) -> None:
+        """Report progress, from anywhere and as often as you like: only the newest within 0.1 s is recorded.
+
+        Args:
+            done: units done so far.
+            total: units altogether, if known.
+            message: for people, cut at 500 characters.
+
+        Raises:
+            Cancelled: nobody wants the result any more.
+        """
+        if self.cancelled:
+            raise Cancelled("the job is no longer this attempt's")
+        self._reported = progress_json(done, total, message)
+        try:
+            running = asyncio.get_running_loop()
+        except RuntimeError:
+            running = None
+        if running is self._loop:
+            self.news.set()
+        else:
+            self._loop.call_soon_threadsafe(self.news.set)
+
+    def take_progress(self) -> str | None:
+        """Return what was reported since the last call, as JSON. For the worker."""
+        self.news.clear()
+        reported, self._reported = self._reported, None
+        return reported
+
+    async def attach(self, name: str, data: bytes | AsyncIterator[bytes], content_type: str) -> Attached:
+        """Keep a file with the job, from an async task.
+
+        Raises:
+            InvalidFields: the name or the media type breaks a rule.
+            BodyTooLarge: over 64 MiB, or over 100 files.
+        """
+        size = await self._attachments.write(self.tenant, self.job_id, name, data, content_type)
+        return {"name": name, "size": size, "type": content_type, "url": url(self.job_id, name)}
+
+    def attach_sync(self, name: str, data: bytes, content_type: str) -> Attached:
+        """Keep a file with the job, from a task in a thread. Raises as `attach`."""
+        return asyncio.run_coroutine_threadsafe(self.attach(name, data, content_type), self._loop).result()
+
+
+def progress_json(done: float, total: float | None, message: str | None) -> str:
+    """Write a job's progress: {done, total, fraction, message}; the fraction is within 0 and 1, or null."""
+    fraction = min(1.0, max(0.0, done / total)) if total else None
+    text = message[:MAX_PROGRESS_MESSAGE].encode("utf-8", "replace").decode() if message is not None else None
+    fields = {"done": done, "total": total, "fraction": fraction, "message": text}
+    return msgspec.json.encode(fields).decode()

@@ -1,0 +1,66 @@
+"""What becomes of an attempt: succeeded, another try, or the dead letters. Pure."""
+
+from __future__ import annotations
+
+from random import Random
+from typing import Final, NamedTuple
+
+import msgspec
+
+BACKOFF_BASE: Final = 1.0
+BACKOFF_CAP: Final = 600.0
+MAX_MESSAGE: Final = 1000  # characters of an error kept with the job
+
+
+class GiveUp(Exception):
+    """Raised by a task: trying again cannot help. The job fails with this message."""
+
+
+class Retry(Exception):
+    """Raised by a task: try again, after so many seconds if given (else the usual backoff)."""
+
+    def __init__(self, message: str = "the task asked for another try", *, after: float | None = None) -> None:
+        super().__init__(message)
+        self.after = after
+
+
+class TaskTimeout(Exception):
+    """The attempt took longer than its timeout."""
+
+
+class Outcome(NamedTuple):
+    """What to record.
+
+    Attributes:
+        to: `retrying` or `failed`.
+        error: JSON object {type, message, attempt, retryable}.
+        delay: seconds until the next attempt, when retrying.
+    """
+
+    to: str
+    error: str
+    delay: float
+
+
+def after_error(error: BaseException, *, attempt: int, max_attempts: int, random: Random) -> Outcome:
+    """Decide what follows an error of attempt `attempt` (1, 2, …)."""
+    retryable = not isinstance(error, GiveUp)
+    again = retryable and attempt < max_attempts
+    asked = error.after if isinstance(error, Retry) else None
+    delay = (asked if asked is not None else backoff(attempt, random)) if again else 0.0
+    return Outcome("retrying" if again else "failed", describe(error, attempt, retryable=retryable), delay)
+
+
+def backoff(attempt: int, random: Random) -> float:
+    """Return the seconds to wait after attempt `attempt`: exponential with full jitter.
+
+    Source: M. Brooker, "Exponential Backoff And Jitter", AWS Architecture Blog, 2015.
+    """
+    return random.uniform(0, min(BACKOFF_CAP, BACKOFF_BASE * 2 ** min(attempt - 1, 30)))
+
+
+def describe(error: BaseException, attempt: int, *, retryable: bool) -> str:
+    """Write an error as JSON: its type and message, never its traceback."""
+    text = str(error)[:MAX_MESSAGE].encode("utf-8", "replace").decode()
+    fields = {"type": type(error).__name__, "message": text, "attempt": attempt, "retryable": retryable}
+    return msgspec.json.encode(fields).decode()

@@ -1,0 +1,101 @@
+"""Tasks: the functions registered for job types."""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+from collections.abc import Callable
+from typing import Any, Literal, NamedTuple
+
+from gateway.errors import ConfigurationError
+from gateway.jobs.model import POOL, TYPE
+
+Function = Callable[..., Any]
+
+
+class Task(NamedTuple):
+    """A registered task.
+
+    Attributes:
+        name: the job type.
+        function: called with the context and the job's input.
+        pool: the queues and workers it belongs to.
+        timeout: seconds an attempt may take.
+        max_attempts: unless the submitter says otherwise.
+        runs_in: the event loop (async functions), a thread, or a process of its own.
+    """
+
+    name: str
+    function: Function
+    pool: str
+    timeout: float
+    max_attempts: int
+    runs_in: Literal["loop", "thread", "process"]
+
+
+_tasks: dict[str, Task] = {}
+
+
+def task(
+    name: str,
+    *,
+    pool: str = "default",
+    timeout: float = 300,
+    max_attempts: int = 5,
+    processes: bool = False,
+) -> Callable[[Function], Function]:
+    """Register a function for a job type.
+
+    An async function runs in the worker's event loop, a plain one in a thread, or with `processes=True` in a
+    process of its own (which a timeout can kill). It is called with the context and the job's input.
+
+    Args:
+        name: the job type: words of A-Z a-z 0-9 _ - joined by dots.
+        pool: which workers run it.
+        timeout: seconds an attempt may take.
+        max_attempts: tries until the job is dead.
+        processes: run it in a process.
+
+    Raises:
+        ConfigurationError: the registration breaks a rule, or the name is taken.
+    """
+
+    def register(function: Function) -> Function:
+        is_async = inspect.iscoroutinefunction(function)
+        faults = {
+            "the name must be words of A-Z a-z 0-9 _ - joined by dots": not TYPE.match(name),
+            "the pool must be 1 to 50 characters of A-Z a-z 0-9 _ -": not POOL.match(pool),
+            "timeout must be positive": timeout <= 0,
+            "max_attempts must be at least 1": max_attempts < 1,
+            "an async function cannot run in a process": is_async and processes,
+            "the name is taken": name in _tasks and _tasks[name].function.__qualname__ != function.__qualname__,
+        }
+        for fault, found in faults.items():
+            if found:
+                raise ConfigurationError(f"task {name!r}: {fault}")
+        runs_in: Literal["loop", "thread", "process"] = "thread"
+        if is_async:
+            runs_in = "loop"
+        elif processes:
+            runs_in = "process"
+        _tasks[name] = Task(name, function, pool, timeout, max_attempts, runs_in)
+        return function
+
+    return register
+
+
+def load(module: str) -> dict[str, Task]:
+    """Import a module and return all tasks registered by it and what it imports.
+
+    Raises:
+        ConfigurationError: there is no such module, or it registers nothing.
+    """
+    try:
+        importlib.import_module(module)
+    except ModuleNotFoundError as error:
+        if error.name is not None and (module + ".").startswith(error.name + "."):
+            raise ConfigurationError(f"there is no module {module!r}") from None
+        raise
+    if not _tasks:
+        raise ConfigurationError(f"the module {module!r} registers no task")
+    return dict(_tasks)

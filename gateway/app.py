@@ -1,0 +1,199 @@
+"""The composition root: everything is made and joined here, and nowhere else."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Mapping
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import structlog
+from starlette.applications import Starlette
+from starlette.middleware import Middleware
+from starlette.middleware.cors import CORSMiddleware
+from starlette.routing import BaseRoute
+
+from gateway.auth import routes as auth_routes
+from gateway.auth.access import Access
+from gateway.auth.authenticator import Authenticator
+from gateway.auth.keys import KeyStore
+from gateway.auth.middleware import Authentication
+from gateway.auth.principals import Principal
+from gateway.auth.secret import server_secret
+from gateway.auth.tickets import Tickets
+from gateway.auth.tokens import Tokens
+from gateway.errors import StoreUnavailable
+from gateway.fanout import routes as fanout_routes
+from gateway.fanout.hub import Hub
+from gateway.fanout.watch import watch
+from gateway.jobs.attachments import Attachments
+from gateway.jobs.queue import JobQueue
+from gateway.jobs.queues import open_queue
+from gateway.jobs.reaper import Reaper
+from gateway.jobs.routes import JobRoutes
+from gateway.jobs.service import JobService
+from gateway.jobs.store import JobStore
+from gateway.settings import Settings
+from gateway.store.channels import ChannelStore
+from gateway.store.redis import Store
+from gateway.telemetry.health import Readiness, readiness
+from gateway.telemetry.supervisor import Supervisor
+from gateway.web.context import RequestContext
+from gateway.web.health import HealthRoutes
+from gateway.web.pages import page_routes
+from gateway.web.problems import Errors, exception_handlers
+
+log = structlog.get_logger(__name__)
+
+SECRET_NAP = 1.0
+# Without these the process cannot do its work; without the broker it accepts jobs and fans out all the same.
+REQUIRED = frozenset({"redis", "feed", "process"})
+_EXPOSED = ("Location", "Retry-After", "ETag", "X-Request-Id", "Idempotent-Replayed")
+
+
+@dataclass(frozen=True)
+class Services:
+    """What a running process is made of."""
+
+    settings: Settings
+    store: Store
+    queue: JobQueue
+    hub: Hub
+    supervisor: Supervisor
+    keys: KeyStore
+    tokens: Tokens
+    secret: bytes
+
+    @property
+    def authenticator(self) -> Authenticator:
+        """Reads API keys and tokens."""
+        return Authenticator(self.keys, self.tokens)
+
+
+def build_app(
+    settings: Settings, *, queue: JobQueue | None = None, samples: Mapping[str, Path] | None = None
+) -> Starlette:
+    """Return the application; what it needs is opened by its lifespan.
+
+    Args:
+        settings: everything an operator can set.
+        queue: an open queue to share with workers of this process, instead of one of its own.
+        samples: files to offer below `/static/` for trying things out.
+    """
+
+    @asynccontextmanager
+    async def lifespan(app: Starlette) -> AsyncIterator[None]:
+        async with _services(settings, queue) as services:
+            app.state.hub, app.state.services, app.state.draining = services.hub, services, False
+            added = _routes(app, services, samples or {})
+            app.router.routes.extend(added)
+            try:
+                yield
+            finally:
+                app.state.draining = True
+                del app.router.routes[-len(added) :]
+
+    async def verify(credential: str) -> Principal:
+        services: Services = app.state.services
+        return await services.authenticator.verify(credential)
+
+    app = Starlette(
+        lifespan=lifespan,
+        middleware=_middleware(settings, Middleware(Authentication, verify=verify)),
+        exception_handlers=exception_handlers(),
+    )
+    return app
+
+
+def _middleware(settings: Settings, authentication: Middleware) -> list[Middleware]:
+    cross_origin = Middleware(
+        CORSMiddleware,
+        allow_origins=settings.allowed_origins,
+        allow_methods=["GET", "POST", "DELETE"],
+        allow_headers=["Authorization", "Content-Type", "Idempotency-Key", "Last-Event-ID", "Prefer", "traceparent"],
+        expose_headers=_EXPOSED,
+    )
+    allowed = [cross_origin] if settings.allowed_origins else []
+    return [Middleware(RequestContext), *allowed, Middleware(Errors), authentication]
+
+
+@asynccontextmanager
+async def _services(settings: Settings, shared: JobQueue | None) -> AsyncIterator[Services]:
+    """Open everything; a dependency that is away is waited for, not given up on."""
+    async with AsyncExitStack() as stack:
+        store = await stack.enter_async_context(Store.open(settings))
+        queue = shared if shared is not None else await stack.enter_async_context(open_queue(settings))
+        channels = ChannelStore(store, settings)
+        secret = await _secret(store, settings)
+
+        async def job_state(tenant: str, job_id: str) -> bytes | None:
+            newest = await channels.history(tenant, f"job:{job_id}", since=None, limit=1, reverse=True)
+            return newest.publications[0].event if newest.publications else None
+
+        hub = await stack.enter_async_context(Hub(settings.redis_url, channels, job_state))
+        supervisor = await stack.enter_async_context(Supervisor())
+        reaper = Reaper(JobStore(store), queue, settings, Attachments(settings.attachments_dir).forget)
+        supervisor.keep("reaper", reaper.run)
+        yield Services(settings, store, queue, hub, supervisor, KeyStore(store, settings), Tokens(secret), secret)
+
+
+async def _secret(store: Store, settings: Settings) -> bytes:
+    while True:
+        try:
+            return await server_secret(store, settings)
+        except StoreUnavailable:
+            log.warning("gateway.waiting_for_redis", why="GATEWAY_TOKEN_SECRET is not set, so the secret is kept there")
+            await asyncio.sleep(SECRET_NAP)
+
+
+def _routes(app: Starlette, services: Services, samples: Mapping[str, Path]) -> list[BaseRoute]:
+    settings, store, hub = services.settings, services.store, services.hub
+    channels, jobs = ChannelStore(store, settings), JobStore(store)
+    tickets = Tickets(store, services.keys)
+
+    async def job_owner(tenant: str, job_id: str) -> str | None:
+        job = await jobs.get(tenant, job_id)
+        return job.owner or None if job is not None else None
+
+    class Watcher:
+        def watch(self, tenant: str, channel: str) -> AbstractAsyncContextManager[asyncio.Event]:
+            return watch(hub, tenant, channel)
+
+    fanout = fanout_routes.Dependencies(
+        settings=settings,
+        hub=hub,
+        channels=channels,
+        access=Access(settings, job_owner),
+        authenticator=services.authenticator,
+        tickets=tickets,
+        secret=lambda: services.secret,
+    )
+    service = JobService(jobs, services.queue, channels, Watcher(), settings)
+    return [
+        *HealthRoutes(lambda: _readiness(app, services)).routes(),
+        *JobRoutes(service, channels, Attachments(settings.attachments_dir)).routes(),
+        *fanout_routes.routes(fanout),
+        *auth_routes.routes(auth_routes.AuthServices(services.keys, tickets, services.tokens)),
+        *page_routes(samples),
+    ]
+
+
+async def _readiness(app: Starlette, services: Services) -> Readiness:
+    async def redis() -> str | None:
+        await services.store.ping()
+        return None
+
+    async def feed() -> str | None:
+        return None if services.hub.ready else "not connected"
+
+    async def broker() -> str | None:
+        return None if services.queue.healthy() else "not connected"
+
+    async def process() -> str | None:
+        if app.state.draining:
+            return "draining"
+        down = ", ".join(sorted(services.supervisor.down))
+        return f"restarted: {down}" if down else None
+
+    return await readiness({"redis": redis, "feed": feed, "broker": broker, "process": process}, REQUIRED)

@@ -1,0 +1,178 @@
+"""API keys: `gk_<random>`, kept in Redis as SHA-256 hashes under their own hash tag.
+
+`{keys}:key:<hash>` is a hash (id, tenant, name, scopes, created_at in ms); `{keys}:of:<tenant>` maps the ids
+of a tenant's keys to their hashes. A key has 256 random bits, so a plain hash cannot be guessed back.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import secrets
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+from gateway.auth.cache import Cache
+from gateway.auth.capabilities import has_scope
+from gateway.auth.principals import DEFAULT_TENANT, Principal, Scope
+from gateway.errors import Conflict, Forbidden, NotFound
+from gateway.events import new_id
+from gateway.settings import Settings
+from gateway.store.redis import Store
+
+TAG = "{keys}:"
+PREFIX = "gk_"
+ROOT = "root"
+MAX_KEY = 128
+MAX_KEYS = 1000
+CACHE_TTL = 5.0
+CACHE_SIZE = 10_000
+_RANDOM = 32
+
+
+class Key(NamedTuple):
+    """An API key without its secret; `created_at` is unix seconds."""
+
+    id: str
+    tenant: str
+    name: str
+    scopes: tuple[str, ...]
+    created_at: float
+
+
+def require(principal: Principal, scope: Scope) -> None:
+    """Insist that a caller holds a scope.
+
+    Raises:
+        Forbidden: it does not; the scope is named.
+    """
+    if principal.kind != "key":
+        raise Forbidden(f"This needs an API key with the scope {scope}")
+    if not has_scope(principal, scope):
+        raise Forbidden(f"This API key does not have the scope {scope}")
+
+
+class KeyStore:
+    """Creates, finds and revokes API keys.
+
+    A look-up is remembered for `CACHE_TTL` seconds, so another process may accept a revoked key that long.
+    """
+
+    def __init__(self, store: Store, settings: Settings, *, monotonic: Callable[[], float] = time.monotonic) -> None:
+        self._store = store
+        self._root = _digest(settings.root_key) if settings.root_key else None
+        # Two caches, so that a flood of invented keys cannot push the real ones out.
+        self._known: Cache[Principal] = Cache(CACHE_SIZE, CACHE_TTL, monotonic)
+        self._unknown: Cache[bool] = Cache(CACHE_SIZE, CACHE_TTL, monotonic)
+
+    async def create(self, tenant: str, name: str, scopes: Sequence[str]) -> tuple[Key, str]:
+        """Make a key; its token is returned here and never again.
+
+        Raises:
+            Conflict: the tenant has `MAX_KEYS` keys.
+            StoreUnavailable: Redis is away.
+        """
+        token = PREFIX + secrets.token_urlsafe(_RANDOM)
+        key = Key(new_id("key_"), tenant, name, tuple(sorted(set(scopes))), int(time.time() * 1000) / 1000)
+        digest = _digest(token)
+        async with self._store.guard():
+            if await self._store.client.hlen(_index(tenant)) >= MAX_KEYS:
+                raise Conflict(f"This tenant has {MAX_KEYS} API keys; revoke some first")
+            async with self._store.client.pipeline(transaction=True) as pipe:
+                pipe.hset(_record(digest), mapping=_write(key))
+                pipe.hset(_index(tenant), key.id, digest)
+                await pipe.execute()
+        return key, token
+
+    async def list(self, tenant: str) -> list[Key]:
+        """List a tenant's keys, oldest first; raises StoreUnavailable."""
+        async with self._store.guard():
+            digests = await self._store.client.hvals(_index(tenant))
+            async with self._store.client.pipeline(transaction=False) as pipe:
+                for digest in digests:
+                    pipe.hgetall(_record(_text(digest)))
+                records = await pipe.execute()
+        return sorted(_read(record) for record in records if record)
+
+    async def revoke(self, tenant: str, key_id: str) -> None:
+        """Delete a key.
+
+        Raises:
+            NotFound: the tenant has no such key.
+            StoreUnavailable: Redis is away.
+        """
+        async with self._store.guard():
+            found = await self._store.client.hget(_index(tenant), key_id)
+            if found is None:
+                raise NotFound("There is no such API key")
+            digest = _text(found)
+            async with self._store.client.pipeline(transaction=True) as pipe:
+                pipe.delete(_record(digest))
+                pipe.hdel(_index(tenant), key_id)
+                await pipe.execute()
+        self._known.forget(digest)
+
+    async def lookup(self, token: str) -> Principal | None:
+        """Return who a key belongs to, or None when it is no key of ours.
+
+        Raises:
+            StoreUnavailable: Redis is away and the key is not remembered; the root key needs no Redis.
+        """
+        digest = _digest(token)
+        if self._root is not None and hmac.compare_digest(digest, self._root):
+            return Principal(tenant=DEFAULT_TENANT, subject=ROOT, kind="key", scopes=frozenset({"*"}))
+        if not token.startswith(PREFIX) or len(token) > MAX_KEY or self._unknown.get(digest):
+            return None
+        return self._known.get(digest) or await self._fetch(digest)
+
+    async def is_live(self, principal: Principal) -> bool:
+        """Whether the key a principal came with has not been revoked since; raises StoreUnavailable."""
+        if principal.subject == ROOT:
+            return self._root is not None
+        async with self._store.guard():
+            return bool(await self._store.client.hexists(_index(principal.tenant), principal.subject))
+
+    async def _fetch(self, digest: str) -> Principal | None:
+        async with self._store.guard():
+            record = await self._store.client.hgetall(_record(digest))
+        if not record:
+            self._unknown.put(digest, value=True)
+            return None
+        key = _read(record)
+        principal = Principal(tenant=key.tenant, subject=key.id, kind="key", scopes=frozenset(key.scopes))
+        self._known.put(digest, principal)
+        return principal
+
+
+def _digest(token: str) -> str:
+    return hashlib.sha256(token.encode("utf-8", "surrogatepass")).hexdigest()
+
+
+def _record(digest: str) -> str:
+    return f"{TAG}key:{digest}"
+
+
+def _index(tenant: str) -> str:
+    return f"{TAG}of:{tenant}"
+
+
+def _text(value: bytes | str) -> str:
+    """The driver's types leave open whether it decodes; ours does not."""
+    return value if isinstance(value, str) else value.decode()
+
+
+def _write(key: Key) -> dict[Any, Any]:  # the driver takes only its own unions
+    return {
+        "id": key.id,
+        "tenant": key.tenant,
+        "name": key.name,
+        "scopes": " ".join(key.scopes),
+        "created_at": round(key.created_at * 1000),
+    }
+
+
+def _read(record: Mapping[bytes | str, bytes | str]) -> Key:
+    text = {_text(name): _text(value) for name, value in record.items()}
+    scopes = tuple(text["scopes"].split())
+    return Key(text["id"], text["tenant"], text["name"], scopes, int(text["created_at"]) / 1000)

@@ -1,0 +1,106 @@
+"""Administration from the command line: API keys and subscriber tokens. Works on Redis directly."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import AsyncIterator, Callable, Coroutine
+from contextlib import asynccontextmanager
+from typing import Any, TypeVar, get_args
+
+import click
+import uvloop
+
+from gateway.auth.keys import KeyStore
+from gateway.auth.principals import DEFAULT_TENANT, Capability, Scope
+from gateway.auth.secret import server_secret
+from gateway.auth.tokens import Claims, Tokens
+from gateway.errors import ConfigurationError, GatewayError
+from gateway.events import check_tenant
+from gateway.settings import Settings, load
+from gateway.store.redis import Store
+from gateway.web.responses import rfc3339
+
+T = TypeVar("T")
+
+_tenant = click.option("--tenant", default=DEFAULT_TENANT, show_default=True, help="Whose keys.")
+
+
+@click.group()
+def keys() -> None:
+    """API keys."""
+
+
+@keys.command("create")
+@_tenant
+@click.option("--name", required=True, help="What it is for.")
+@click.option(
+    "--scope", "scopes", multiple=True, required=True, type=click.Choice(get_args(Scope)), help="May be repeated."
+)
+def create_key(tenant: str, name: str, scopes: tuple[str, ...]) -> None:
+    """Make an API key; it is shown once."""
+
+    async def create() -> str:
+        async with _store() as (store, settings):
+            _, token = await KeyStore(store, settings).create(check_tenant(tenant), name, scopes)
+            return token
+
+    click.echo(_run(create))
+
+
+@keys.command("list")
+@_tenant
+def list_keys(tenant: str) -> None:
+    """List a tenant's API keys."""
+
+    async def found() -> list[str]:
+        async with _store() as (store, settings):
+            listed = await KeyStore(store, settings).list(tenant)
+        return [f"{key.id}  {rfc3339(key.created_at)}  {key.name}  {' '.join(key.scopes)}" for key in listed]
+
+    for line in _run(found):
+        click.echo(line)
+
+
+@keys.command("revoke")
+@_tenant
+@click.argument("key_id")
+def revoke_key(tenant: str, key_id: str) -> None:
+    """Revoke an API key; other processes notice within five seconds."""
+
+    async def revoke() -> None:
+        async with _store() as (store, settings):
+            await KeyStore(store, settings).revoke(tenant, key_id)
+
+    _run(revoke)
+
+
+@click.command()
+@_tenant
+@click.argument("subject")
+@click.option("--ttl", default=3600, show_default=True, type=click.IntRange(1), help="Seconds it is valid.")
+@click.option("--channel", "channels", multiple=True, help="Allow subscribing to it; a trailing * stands for anything.")
+def token(tenant: str, subject: str, ttl: int, channels: tuple[str, ...]) -> None:
+    """Make a subscriber token (a JWT) for the user SUBJECT."""
+
+    async def mint() -> str:
+        async with _store() as (store, settings):
+            secret = await server_secret(store, settings)
+        caps = (Capability(channels=channels, match="wildcard", allow=("sub", "hst")),) if channels else ()
+        now = int(time.time())
+        return Tokens(secret).mint(Claims(sub=subject, tenant=check_tenant(tenant), iat=now, exp=now + ttl, caps=caps))
+
+    click.echo(_run(mint))
+
+
+@asynccontextmanager
+async def _store() -> AsyncIterator[tuple[Store, Settings]]:
+    settings = load()
+    async with Store.open(settings) as store:
+        yield store, settings
+
+
+def _run(program: Callable[[], Coroutine[Any, Any, T]]) -> T:
+    try:
+        return uvloop.run(program())
+    except (ConfigurationError, GatewayError) as error:
+        raise click.ClickException(str(error)) from None

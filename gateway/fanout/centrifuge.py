@@ -1,0 +1,252 @@
+"""The Centrifuge client protocol v2 in JSON: commands in, replies and pushes out. Pure.
+
+Source: `definitions/client.proto` of github.com/centrifugal/protocol, and "client protocol" on centrifugal.dev.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Annotated
+
+import msgspec
+
+from gateway.fanout.codes import Refusal, Unsubscribe
+
+PING = b"{}"
+REJECT_UNRECOVERED = 2  # subscribe flag: answer error 112 instead of `recovered: false`
+
+Number = Annotated[int, msgspec.Meta(ge=0)]
+Limit = Annotated[int, msgspec.Meta(ge=-1)]
+_NONE = msgspec.Raw(b"")
+
+
+class SubscribeRequest(msgspec.Struct):
+    """`subscribe`, and the values of `connect.subs` (without the channel)."""
+
+    channel: str = ""
+    token: str = ""
+    recover: bool = False
+    epoch: str = ""
+    offset: Number = 0
+    positioned: bool = False
+    recoverable: bool = False
+    join_leave: bool = False
+    tf: msgspec.Raw = _NONE
+    flag: int = 0
+
+
+class ConnectRequest(msgspec.Struct):
+    """`connect`."""
+
+    token: str = ""
+    subs: dict[str, SubscribeRequest] = {}
+    name: str = ""
+    version: str = ""
+
+
+class ChannelRequest(msgspec.Struct):
+    """`unsubscribe`, `presence`, `presence_stats`."""
+
+    channel: str = ""
+
+
+class PublishRequest(msgspec.Struct):
+    """`publish`; `data` stays as the client wrote it."""
+
+    channel: str = ""
+    data: msgspec.Raw = _NONE
+
+
+class Since(msgspec.Struct):
+    """A position in a request."""
+
+    offset: Number = 0
+    epoch: str = ""
+
+
+class HistoryRequest(msgspec.Struct):
+    """`history`: limit 0 asks for the position only, -1 for all."""
+
+    channel: str = ""
+    limit: Limit = 0
+    since: Since | None = None
+    reverse: bool = False
+
+
+class TokenRequest(msgspec.Struct):
+    """`refresh`, and `sub_refresh` (whose channel may be missing)."""
+
+    token: str = ""
+    channel: str = ""
+
+
+class Empty(msgspec.Struct):
+    """A request whose content does not matter here."""
+
+
+class Command(msgspec.Struct):
+    """One command: an id (0 for `send`, and for the pong, which is empty) and one request."""
+
+    id: Number = 0
+    connect: ConnectRequest | None = None
+    subscribe: SubscribeRequest | None = None
+    unsubscribe: ChannelRequest | None = None
+    publish: PublishRequest | None = None
+    presence: ChannelRequest | None = None
+    presence_stats: ChannelRequest | None = None
+    history: HistoryRequest | None = None
+    ping: Empty | None = None
+    send: Empty | None = None
+    rpc: Empty | None = None
+    refresh: TokenRequest | None = None
+    sub_refresh: TokenRequest | None = None
+
+    @property
+    def method(self) -> str:
+        """The name of its request, or "" for a pong."""
+        for name in _METHODS:
+            if getattr(self, name) is not None:
+                return name
+        return ""
+
+
+_METHODS = tuple(name for name in Command.__struct_fields__ if name != "id")
+_decoder = msgspec.json.Decoder(Command)
+
+
+class Malformed(ValueError):
+    """A message that is not commands."""
+
+
+def decode(message: bytes) -> list[Command]:
+    """Read the commands of one message: JSON objects separated by newlines, or just one after another.
+
+    Raises:
+        Malformed: not that, or not UTF-8.
+    """
+    try:
+        return _decoder.decode_lines(message) if b"\n" in message else [_decoder.decode(message)]
+    except msgspec.DecodeError:
+        parts = _split(message)
+    try:
+        return [_decoder.decode(part) for part in parts]
+    except msgspec.DecodeError as error:
+        raise Malformed(str(error)) from None
+
+
+def _split(message: bytes) -> list[bytes]:
+    """Cut concatenated objects apart: a depth count outside of strings."""
+    parts: list[bytes] = []
+    depth = start = 0
+    in_string = escaped = False
+    for index, byte in enumerate(message):
+        if in_string:
+            in_string = escaped or byte != _QUOTE
+            escaped = byte == _BACKSLASH and not escaped
+        elif byte == _QUOTE:
+            in_string = True
+        elif byte in b"{[":
+            depth += 1
+        elif byte in b"}]":
+            depth -= 1
+            if not depth:
+                parts.append(message[start : index + 1])
+                start = index + 1
+    rest = message[start:].strip()
+    if not parts or rest:
+        raise Malformed("not a sequence of JSON objects")
+    return parts
+
+
+_QUOTE, _BACKSLASH = b'"'[0], b"\\"[0]
+
+
+class SubscribeResult(msgspec.Struct, omit_defaults=True):
+    """`subscribe`, and the values of `connect.subs` in the reply."""
+
+    recoverable: bool = False
+    epoch: str = ""
+    offset: int = 0
+    positioned: bool = False
+    publications: list[msgspec.Raw] = []
+    recovered: bool = False
+    was_recovering: bool = False
+    expires: bool = False
+    ttl: int = 0
+
+
+class ConnectResult(msgspec.Struct, omit_defaults=True):
+    """`connect` and `refresh`."""
+
+    client: str
+    version: str
+    expires: bool = False
+    ttl: int = 0
+    subs: dict[str, SubscribeResult] = {}
+    ping: int = 0
+    pong: bool = False
+
+
+class SubRefreshResult(msgspec.Struct, omit_defaults=True):
+    """`sub_refresh`."""
+
+    expires: bool = False
+    ttl: int = 0
+
+
+class HistoryResult(msgspec.Struct):
+    """`history`; clients read `publications` without a default."""
+
+    publications: list[msgspec.Raw]
+    epoch: str
+    offset: int
+
+
+_encode = msgspec.json.Encoder().encode
+
+
+def reply(id_: int, method: str, result: object = None) -> bytes:
+    """Encode a successful reply; no result is an empty object."""
+    body = b"{}" if result is None else _encode(result)
+    return b'{"id":%d,"%b":%b}' % (id_, method.encode(), body)
+
+
+def refuse(id_: int, refusal: Refusal) -> bytes:
+    """Encode an error reply."""
+    temporary = b',"temporary":true' if refusal.temporary else b""
+    return b'{"id":%d,"error":{"code":%d,"message":%b%b}}' % (
+        id_,
+        refusal.code,
+        _encode(refusal.message),
+        temporary,
+    )
+
+
+def unsubscribe_push(channel: str, told: Unsubscribe) -> bytes:
+    """Encode the push that ends a subscription."""
+    body = {"push": {"channel": channel, "unsubscribe": {"code": told.code, "reason": told.reason}}}
+    return _encode(body)
+
+
+def join(replies: Sequence[bytes], limit: int) -> list[bytes]:
+    """Put replies into as few messages as `limit` bytes each allow."""
+    messages: list[bytes] = []
+    current: list[bytes] = []
+    size = 0
+    for line in replies:
+        if current and size + len(line) > limit:
+            messages.append(b"\n".join(current))
+            current, size = [], 0
+        current.append(line)
+        size += len(line) + 1
+    if current:
+        messages.append(b"\n".join(current))
+    return messages
+
+
+def client_info(user: str, client: str, info: bytes) -> bytes:
+    """Encode who published: `{"user", "client", "conn_info"?}`."""
+    fields: dict[str, object] = {"user": user, "client": client}
+    if info:
+        fields["conn_info"] = msgspec.Raw(info)
+    return _encode(fields)

@@ -1,0 +1,77 @@
+"""What can be tuned in the hub, and what it counts."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+
+@dataclass(frozen=True, slots=True)
+class HubOptions:
+    """Durations are seconds.
+
+    Attributes:
+        ping: between two `{}` pings to a WebSocket; a pong must have come by the next one.
+        connect: a WebSocket that has not sent `connect` by then is closed (3502).
+        comment: between two comments on a stream, so that proxies keep it open.
+        stuck: a reader whose buffer stays full for so long is closed (3008).
+        grace: an expired connection may still refresh for so long (3005 after it).
+        farewell: how long a peer may take to answer our close.
+        linger: a topic nobody reads stays subscribed for so long.
+        probe: a quiet topic's head is compared with the store's after so long.
+        attach: a subscribe or a new stream waits at most so long for its topics.
+        reads: concurrent reads from the store.
+        subscriptions: per connection (error 106).
+        backlog: messages of a client that may wait; with more than these we do not read from it.
+        undelivered: bytes accepted and not yet written to everyone; above it the feed is not read.
+        drain: over how long connections are closed when the process stops.
+        retry: a stream's reconnect hint is spread between these two.
+    """
+
+    ping: float = 25.0
+    connect: float = 10.0
+    comment: float = 15.0
+    stuck: float = 30.0
+    grace: float = 25.0
+    farewell: float = 5.0
+    linger: float = 5.0
+    probe: float = 10.0
+    attach: float = 5.0
+    reads: int = 32
+    subscriptions: int = 512
+    backlog: int = 64
+    undelivered: int = 8 * 1024 * 1024
+    drain: float = 3.0
+    retry: tuple[float, float] = (1.0, 3.0)
+
+
+@dataclass(slots=True)
+class Counters:
+    """Totals since the start, except where said; the metrics read them.
+
+    Attributes:
+        deliveries: publications written, one per reader.
+        batches: encoded batches.
+        publications: received live.
+        repairs: topics read from the history because of a start, a hole or a lost feed.
+        holes: repairs that found publications the feed had not brought.
+        resets: topics or streams whose continuity could not be proven.
+        slow: connections that became slow readers.
+        conflated: superseded publications left out for slow readers.
+        closed: connections closed by us, by code or reason.
+        feed_lost: how often the feed lost its connection.
+    """
+
+    deliveries: int = 0
+    batches: int = 0
+    publications: int = 0
+    repairs: int = 0
+    holes: int = 0
+    resets: int = 0
+    slow: int = 0
+    conflated: int = 0
+    feed_lost: int = 0
+    closed: dict[str, int] = field(default_factory=dict)
+
+    def count_close(self, reason: str) -> None:
+        """Count a close by us; reasons are our own few words."""
+        self.closed[reason] = self.closed.get(reason, 0) + 1

@@ -1,0 +1,105 @@
+"""Server-sent events: blocks, cursors, control events (WHATWG HTML, section 9.2; DESIGN 3.6). Pure."""
+
+from __future__ import annotations
+
+import re
+from typing import NamedTuple
+
+import msgspec
+
+from gateway.events import Publication, base36
+
+HEADERS = (
+    (b"content-type", b"text/event-stream; charset=utf-8"),
+    (b"cache-control", b"no-cache, no-transform"),
+    (b"x-accel-buffering", b"no"),
+)
+COMMENT = b":\n\n"
+RESET = "gateway.reset"
+BYE = "gateway.bye"
+
+_CURSOR = re.compile(r"([0-9a-z]{1,32})\.([0-9a-z]{1,13})(?:\.([A-Za-z0-9_-]{1,64}))?\Z")
+
+
+class Cursor(NamedTuple):
+    """Where a stream stands: the tenant's sequence under a generation.
+
+    Attributes:
+        generation: names what the store remembers; sequences of different generations do not compare.
+        sequence: of the last publication the reader has.
+        mac: binds the cursor to a ticket, or empty.
+    """
+
+    generation: str
+    sequence: int
+    mac: str = ""
+
+    @property
+    def text(self) -> str:
+        """The cursor without its MAC: what a MAC is made over."""
+        return f"{self.generation}.{base36(self.sequence)}"
+
+
+def parse_cursor(text: str) -> Cursor | None:
+    """Read an `id:` that came back, or None when it was never ours."""
+    match = _CURSOR.match(text)
+    return Cursor(match[1], int(match[2], 36), match[3] or "") if match else None
+
+
+def generation_of(epoch: str) -> str:
+    """Return the generation inside an epoch: an epoch is `<generation>.<birth of the channel>`."""
+    return epoch.partition(".")[0]
+
+
+def block(cursor: bytes, name: bytes, data: bytes) -> bytes:
+    """Encode one event; an empty name leaves `event:` out, so browsers see `message`."""
+    if name:
+        return b"id: %b\nevent: %b\ndata: %b\n\n" % (cursor, name, data)
+    return b"id: %b\ndata: %b\n\n" % (cursor, data)
+
+
+def publication_block(publication: Publication, cursor: bytes, *, named: bool = True, skipped: int = 0) -> bytes:
+    """Encode a publication.
+
+    `skipped` superseded ones before it are told in the event itself, as CloudEvents extension `skipped`:
+    browsers cannot see comments, and an SSE event has no other place for it.
+    """
+    event = b'{"skipped":%d,%b' % (skipped, publication.event[1:]) if skipped else publication.event
+    return block(cursor, publication.type.encode() if named else b"", event)
+
+
+def opening(cursor: str, retry: float) -> bytes:
+    """Encode the first block: a comment, how long to wait before reconnecting (seconds), and where we are."""
+    return f": open\nretry: {retry * 1000:.0f}\nid: {cursor}\n\n".encode()
+
+
+def position(cursor: str) -> bytes:
+    """Encode a block that only moves the reader's cursor; no event is dispatched."""
+    return f":\nid: {cursor}\n\n".encode()
+
+
+def reset(cursor: str, reason: str) -> bytes:
+    """Encode the control event that says: what you know may have a hole, `reason` says why, go on from here."""
+    return block(cursor.encode(), RESET.encode(), msgspec.json.encode({"reason": reason}))
+
+
+def bye(reason: str, retry: float) -> bytes:
+    """Encode the control event before we close: come back after `retry` seconds."""
+    body = msgspec.json.encode({"reason": reason})
+    return b"retry: %d\nevent: %b\ndata: %b\n\n" % (round(retry * 1000), BYE.encode(), body)
+
+
+def state_block(event: bytes, cursor: bytes, *, named: bool = True) -> bytes:
+    """Encode a job's present state: a complete job event whose type is inside it."""
+    return block(cursor, _type_of(event).encode() if named else b"", event)
+
+
+class _Typed(msgspec.Struct):
+    type: str = ""
+
+
+_typed = msgspec.json.Decoder(_Typed)
+
+
+def _type_of(event: bytes) -> str:
+    return _typed.decode(event).type

@@ -1,0 +1,149 @@
+"""A WebSocket connection that speaks the Centrifuge protocol: frames, pings, pushes, catching up."""
+
+from __future__ import annotations
+
+from math import inf
+from typing import TYPE_CHECKING
+
+from gateway.auth.principals import Principal
+from gateway.fanout import centrifuge, codes, frames
+from gateway.fanout.frames import FrameReader
+from gateway.fanout.session import Session
+from gateway.fanout.wire import Wire
+
+if TYPE_CHECKING:
+    from gateway.fanout.commands import Commands
+    from gateway.fanout.hub import Hub
+
+
+class WebSocketConnection(Session):
+    """One WebSocket client; `wire` says whether it writes frames to a transport or messages to a sink."""
+
+    __slots__ = ("_awaiting_pong", "_commands", "_ping_at", "_reader", "_running")
+
+    def __init__(self, hub: Hub, commands: Commands, principal: Principal | None, *, wire: Wire) -> None:
+        super().__init__(hub, principal)
+        self.wire = wire
+        self._commands = commands
+        self._running = self._awaiting_pong = False
+        self._reader: FrameReader | None = None
+        # The first ping goes out when the connect deadline is looked at.
+        self._ping_at = hub.loop.time() + hub.options.connect
+        hub.wheel.add(self, self._ping_at)
+
+    # Reading.
+
+    def data_received(self, data: bytes) -> None:
+        """Take bytes from the transport."""
+        if self._reader is None:
+            messages, used = frames.plain(data)
+            for message in messages:
+                self.receive(message)
+            if used == len(data):
+                return
+            self._reader, data = FrameReader(), data[used:]
+        received = self._reader.feed(data)
+        for message in received.messages:
+            self.receive(message)
+        if received.reply and not (received.closed and self.closing):
+            self.sink.write(received.reply)
+        if received.closed:
+            self.hang_up()
+        elif self._reader.idle:
+            self._reader = None
+
+    def hang_up(self) -> None:
+        """The peer has closed, or broke the protocol: the closing handshake is over."""
+        self.closing = True
+        self.drop_subscriptions()
+        self.sink.close()
+
+    def receive(self, message: bytes) -> None:
+        """Take one complete text message."""
+        if self.closing:
+            return
+        self._awaiting_pong = False  # whatever a client says, it is alive
+        if message == centrifuge.PING:
+            return
+        try:
+            message.decode()
+        except UnicodeDecodeError:
+            self.close(codes.Disconnect(frames.INVALID_DATA, "invalid UTF-8"))
+            return
+        self.inbox.append(message)
+        self.regulate()
+        if not self._running:
+            self._running = True
+            self.hub.spawn(self, self._run())
+
+    async def _run(self) -> None:
+        try:
+            await self._commands.run(self)
+        finally:
+            self._running = False
+
+    # Writing.
+
+    def send(self, message: bytes) -> None:
+        """Write one message."""
+        self.sink.write(frames.text(message) if self.wire is Wire.FRAME else message)
+
+    def close(self, told: codes.Disconnect) -> None:
+        """Say why, and wait a little for the peer to answer; `on_deadline` ends it otherwise."""
+        if self.closing:
+            return
+        self.flush()
+        self.closing = True
+        self.hub.counters.count_close(str(told.code))
+        self.drop_subscriptions()
+        self.inbox.clear()
+        self.backlog.clear()
+        self.regulate()  # the answer to our close must get through
+        self._reader = self._reader or FrameReader()
+        if self.wire is Wire.FRAME:
+            self.sink.write(frames.close(told.code, told.reason))
+        else:
+            self.sink.close_with(told.code, told.reason)  # type: ignore[attr-defined] # the ASGI WebSocket sink has it
+        self.hub.wheel.add(self, self.hub.loop.time() + self.hub.options.farewell)
+
+    def farewell(self) -> None:
+        """Close with 3001: come back, elsewhere."""
+        self.close(codes.SHUTDOWN)
+
+    # Time.
+
+    def on_deadline(self, now: float) -> float | None:
+        """Ping, and close what is stale, expired, stuck or silent."""
+        if self.closed:
+            return None
+        if self.closing:
+            self.abort()
+            return None
+        told = self._overdue(now)
+        if told is not None:
+            self.close(told)
+            return None
+        options = self.hub.options
+        self._end_expired(now)
+        if now >= self._ping_at:
+            self._ping_at = now + options.ping
+            self._awaiting_pong = self.paused_at is None
+            if self._awaiting_pong:
+                self.send(centrifuge.PING)
+        stuck = inf if self.paused_at is None else self.paused_at + options.stuck
+        return min(self._ping_at, self.expires + options.grace, stuck)
+
+    def _overdue(self, now: float) -> codes.Disconnect | None:
+        options = self.hub.options
+        if not self.connected:
+            return codes.STALE
+        if now >= self.expires + options.grace:
+            return codes.CONNECTION_EXPIRED
+        if self.paused_at is not None:
+            return codes.SLOW if now - self.paused_at >= options.stuck else None
+        return codes.NO_PONG if self._awaiting_pong and now >= self._ping_at else None
+
+    def _end_expired(self, now: float) -> None:
+        for subscription in list(self.subscriptions.values()):
+            if subscription.expires is not None and now >= subscription.expires + self.hub.options.grace:
+                self.end(subscription, codes.SUBSCRIPTION_EXPIRED)

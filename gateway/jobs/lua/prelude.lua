@@ -1,0 +1,140 @@
+-- What every job script starts with; the tables of gateway/jobs/model.py stand before it.
+--
+-- A job is a hash `job:<tenant>:<id>`:
+--   d  what changes, MessagePack, short names because there is one per job:
+--      st status, ve version, ty type, ow owner, po pool, pr priority, rn run, at attempt, ma max attempts,
+--      tm timeout ms, ca/qa/sa/fa created, queued, started, finished at, ra run after, ea expires at, pg progress,
+--      rs result, ru result is stored apart, er error, tp traceparent, tg channels {name, size, ttl}, wk worker,
+--      fe fence, on last operation of this fence, ck token of the claim, cr crashes in this run, pc progress
+--      entries in the log, px offset up to which progress was pruned
+--   s  what never changes, as the beginning of the job's JSON
+--   i  input   a  attempts, JSON objects joined by commas   r  result when it is stored apart
+-- Indexes: ix:<tenant>:{all | s:<status> | t:<type> | o:<owner>} by id (ids sort by time); open {tenant: count};
+-- due (by time) and ended (by end) and queued:<pool> (by time) hold '<tenant> <id>'.
+
+local function job_key(tenant, id) return P .. 'job:' .. tenant .. ':' .. id end
+local function index_key(tenant, what) return P .. 'ix:' .. tenant .. ':' .. what end
+local function member(j) return j.tenant .. ' ' .. j.id end
+
+local function load_job(tenant, id)
+  local found = redis.call('HMGET', job_key(tenant, id), 'd', 's')
+  if not found[1] then return nil end
+  local j = cmsgpack.unpack(found[1])
+  j.tenant, j.id, j.static = tenant, id, found[2]
+  return j
+end
+
+local function save_job(j)
+  local tenant, id, static = j.tenant, j.id, j.static
+  j.tenant, j.id, j.static = nil, nil, nil
+  redis.call('HSET', job_key(tenant, id), 'd', cmsgpack.pack(j))
+  j.tenant, j.id, j.static = tenant, id, static
+end
+
+local function time_json(ms) return ms and '"' .. rfc3339(ms) .. '"' or 'null' end
+
+-- The job as JSON, without input and attempts.
+local function job_json(j)
+  return j.static .. ',"status":"' .. j.st .. '","progress":' .. (j.pg or 'null')
+    .. ',"run":' .. j.rn .. ',"attempt":' .. j.at .. ',"version":' .. j.ve
+    .. ',"created_at":' .. time_json(j.ca) .. ',"queued_at":' .. time_json(j.qa)
+    .. ',"started_at":' .. time_json(j.sa) .. ',"finished_at":' .. time_json(j.fa)
+    .. ',"run_after":' .. time_json(j.ra) .. ',"expires_at":' .. time_json(j.ea)
+    .. ',"result":' .. (j.rs or 'null')
+    .. ',"result_url":' .. (j.ru and '"/v1/jobs/' .. j.id .. '/result"' or 'null')
+    .. ',"error":' .. (j.er or 'null') .. '}'
+end
+
+-- Keep the log's progress entries bounded: the newest stay, what they supersede goes.
+local function prune_progress(j)
+  j.pc = (j.pc or 0) + 1
+  if j.pc <= MAX_PROGRESS then return end
+  local log = stream_key(j.tenant, 'job:' .. j.id)
+  for _, entry in ipairs(redis.call('XRANGE', log, ((j.px or 0) + 1) .. '-0', '+', 'COUNT', 16)) do
+    j.px = entry_id(entry[1])
+    if string.find(entry[2][2], '^%d+ job%.progress ') then
+      redis.call('XDEL', log, entry[1])
+      j.pc = j.pc - 1
+      return
+    end
+  end
+end
+
+-- Tell everyone: a new version and its event. Only progress has a conflation key: a later one supersedes it.
+local function emit(j, type)
+  j.ve = j.ve + 1
+  local targets = {{'job:' .. j.id, -1, 0}}
+  for i, target in ipairs(j.tg) do targets[i + 1] = target end
+  local progress = type == 'job.progress'
+  record(j.tenant, {
+    type = type,
+    key = progress and j.id or nil,
+    head = '{"specversion":"1.0","id":"' .. j.id .. '-' .. j.ve .. '","source":"/v1/jobs","type":"' .. type
+      .. '","subject":"' .. j.id .. '"',
+    tail = ',"traceparent":"' .. j.tp .. '","datacontenttype":"application/json","data":' .. job_json(j) .. '}',
+  }, targets)
+  if progress then prune_progress(j) end
+end
+
+-- Enter a state the table allows; the caller has checked with `allowed`.
+local function enter(j, state)
+  redis.call('ZREM', index_key(j.tenant, 's:' .. j.st), j.id)
+  redis.call('ZADD', index_key(j.tenant, 's:' .. state), 0, j.id)
+  if j.st == 'queued' then redis.call('ZREM', P .. 'queued:' .. j.po, member(j)) end
+  if state == 'queued' then redis.call('ZADD', P .. 'queued:' .. j.po, NOW, member(j)) end
+  j.st = state
+  if TERMINAL[state] then
+    j.fa, j.ck, j.ra = NOW, nil, nil
+    redis.call('ZREM', P .. 'due', member(j))
+    redis.call('ZADD', P .. 'ended', NOW, member(j))
+    redis.call('HINCRBY', P .. 'open', j.tenant, -1)
+  end
+  emit(j, EVENT[state])
+end
+
+local function allowed(j, state) return ALLOWED[j.st][state] end
+
+local function due_at(j, ms) redis.call('ZADD', P .. 'due', ms, member(j)) end
+
+-- Into the queue: from now on only the expiry, if there is one, is due.
+local function enter_queue(j)
+  j.qa, j.ra = NOW, nil
+  enter(j, 'queued')
+  if j.ea then due_at(j, j.ea) else redis.call('ZREM', P .. 'due', member(j)) end
+end
+
+-- Put the attempt that ends now on record (the newest 50 are kept).
+local function end_attempt(j, error)
+  local key = job_key(j.tenant, j.id)
+  local kept = redis.call('HGET', key, 'a') or ''
+  local _, count = string.gsub(kept, '\n', '\n')
+  if count >= 50 then kept = string.sub(kept, string.find(kept, '\n') + 1) end
+  redis.call('HSET', key, 'a', kept .. '{"run":' .. j.rn .. ',"attempt":' .. j.at .. ',"worker":' .. (j.wk or 'null')
+    .. ',"started_at":' .. time_json(j.sa) .. ',"finished_at":' .. time_json(NOW)
+    .. ',"error":' .. (error or 'null') .. '}\n')
+end
+
+-- Give the job back to the due set for another attempt, or the same one again.
+local function retry_at(j, ms, attempt)
+  j.at, j.ra, j.ck = attempt, ms, nil
+  j.fe = j.fe + 1   -- whoever still works on it can no longer write
+  enter(j, 'retrying')
+  due_at(j, ms)
+end
+
+local function expire(j)
+  end_attempt(j)
+  enter(j, 'expired')
+  save_job(j)
+end
+
+-- What a worker needs to run the job, and to rebuild it should this server lose it.
+local function message(j)
+  local channels = {}
+  for i, target in ipairs(j.tg) do channels[i] = target[1] end
+  return cmsgpack.pack({
+    id = j.id, tenant = j.tenant, type = j.ty, pool = j.po, priority = j.pr, run = j.rn, attempt = j.at,
+    input = redis.call('HGET', job_key(j.tenant, j.id), 'i'), traceparent = j.tp, created_at = j.ca,
+    owner = j.ow, channels = channels, max_attempts = j.ma, timeout_ms = j.tm,
+  })
+end

@@ -1,0 +1,55 @@
+-- Accept a job. A: tenant, id, type, owner, priority, static (JSON up to and without pool and max_attempts), input,
+-- max_attempts, timeout_ms, delay_ms, ttl_ms, traceparent, targets, max_open, lease_ms (until somebody else may
+-- publish it), key and fingerprint (of the Idempotency-Key). A job this server lost is written anew with
+-- rebuilt = {pool, run, attempt, created_at}: what it promised then is not asked again.
+-- Answers {'accepted', job, message} | {'existing', job} | {'unknown-type'} | {'quota'} | {'mismatch'} |
+-- {'in-flight'} | {'replay', stored answer or '', job or ''}.
+local idem = A.key and P .. 'idem:' .. A.tenant .. ':' .. A.key
+if idem then
+  local known = redis.call('HMGET', idem, 'fingerprint', 'id', 'answer', 'until')
+  if known[1] and known[2] ~= A.id then
+    if known[1] ~= A.fingerprint then return {'mismatch'} end
+    if not known[3] and tonumber(known[4]) > NOW then return {'in-flight'} end
+    local first = load_job(A.tenant, known[2])
+    return {'replay', known[3] or '', first and job_json(first) or ''}
+  end
+end
+
+local existing = load_job(A.tenant, A.id)
+if existing then return {'existing', job_json(existing)} end
+local pool, max_attempts, timeout
+if A.rebuilt then
+  pool = A.rebuilt.pool
+else
+  local task = redis.call('HGET', P .. 'types', A.type)
+  if not task then return {'unknown-type'} end
+  if tonumber(redis.call('HGET', P .. 'open', A.tenant) or 0) >= A.max_open then return {'quota'} end
+  pool, max_attempts, timeout = string.match(task, '^(%S+) (%d+) (%d+)$')
+end
+
+local delayed = A.delay_ms and A.delay_ms > 0
+local j = {
+  tenant = A.tenant, id = A.id, st = delayed and 'scheduled' or 'accepted', ve = 1, ty = A.type, ow = A.owner,
+  po = pool, pr = A.priority, rn = 1, at = 1, ma = A.max_attempts or tonumber(max_attempts),
+  tm = A.timeout_ms or tonumber(timeout), ca = NOW, ra = delayed and NOW + A.delay_ms or nil,
+  ea = A.ttl_ms and NOW + A.ttl_ms or nil, tp = A.traceparent, tg = A.targets, fe = 0,
+}
+if A.rebuilt then j.rn, j.at, j.ca = A.rebuilt.run, A.rebuilt.attempt, A.rebuilt.created_at end
+j.static = A.static .. ',"pool":"' .. j.po .. '","max_attempts":' .. j.ma
+redis.call('HSET', job_key(j.tenant, j.id), 's', j.static, 'i', A.input)
+redis.call('ZADD', index_key(j.tenant, 'all'), 0, j.id)
+redis.call('ZADD', index_key(j.tenant, 's:' .. j.st), 0, j.id)
+redis.call('ZADD', index_key(j.tenant, 't:' .. j.ty), 0, j.id)
+if j.ow then redis.call('ZADD', index_key(j.tenant, 'o:' .. j.ow), 0, j.id) end
+redis.call('HINCRBY', P .. 'open', j.tenant, 1)
+due_at(j, j.ra or NOW + A.lease_ms)
+if idem then
+  redis.call('HSET', idem, 'fingerprint', A.fingerprint, 'id', j.id, 'until', NOW + A.lease_ms)
+  redis.call('PEXPIRE', idem, 86400000)
+end
+if delayed then
+  j.ve = 0
+  emit(j, 'job.scheduled')
+end
+save_job(j)
+return {'accepted', job_json(j), message(j)}

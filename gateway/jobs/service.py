@@ -1,0 +1,264 @@
+"""What can be done with jobs: submit (DESIGN 4.2), read, wait."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+from contextlib import AbstractAsyncContextManager
+from typing import Annotated, NamedTuple, Protocol
+
+import msgspec
+import structlog
+
+from gateway.errors import (
+    FieldError,
+    IdempotencyInFlight,
+    IdempotencyMismatch,
+    InvalidFields,
+    NotFound,
+    QueueFull,
+    QueueUnavailable,
+    QuotaExceeded,
+    StoreUnavailable,
+    UnknownTaskType,
+)
+from gateway.events import MAX_CHANNELS, MAX_EVENT_BYTES, check_producer_channel, new_id
+from gateway.jobs.document import implied_channels, static_json
+from gateway.jobs.model import JOB_ID, TERMINAL, TYPE, Priority
+from gateway.jobs.queue import JobQueue, Message
+from gateway.jobs.store import Job, JobStore, Submitted
+from gateway.settings import Settings
+from gateway.store.channels import ChannelStore
+
+log = structlog.get_logger(__name__)
+
+# Until then only the submitter publishes the job; afterwards whoever looks at the due set.
+PUBLISH_LEASE = 5.0
+QUOTA_RETRY = 5.0
+_YEAR = 365 * 86_400
+_Text = Annotated[str, msgspec.Meta(min_length=1, max_length=200)]
+
+
+class Submission(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """What a submitter asks for. Durations are seconds.
+
+    Attributes:
+        type: which task runs it.
+        input: any JSON, at most 256 KiB.
+        channels: further channels that get its events.
+        owner: the user it belongs to: hears of it on `user:<owner>` and may read it.
+        priority: its class.
+        delay: not before so long from now.
+        timeout: of one attempt, instead of the task's.
+        max_attempts: instead of the task's.
+        ttl: if it has not started by then it expires.
+    """
+
+    type: Annotated[str, msgspec.Meta(min_length=1, max_length=100)]
+    input: msgspec.Raw = msgspec.Raw(b"{}")
+    channels: Annotated[tuple[str, ...], msgspec.Meta(max_length=MAX_CHANNELS - 3)] = ()
+    owner: _Text | None = None
+    priority: Priority = "default"
+    delay: Annotated[float, msgspec.Meta(ge=0, le=_YEAR)] | None = None
+    timeout: Annotated[float, msgspec.Meta(gt=0, le=_YEAR)] | None = None
+    max_attempts: Annotated[int, msgspec.Meta(ge=1, le=100)] | None = None
+    ttl: Annotated[float, msgspec.Meta(gt=0, le=_YEAR)] | None = None
+
+
+class Accepted(NamedTuple):
+    """The answer to a submission: the job's id and JSON, and whether it repeats an earlier answer."""
+
+    id: str
+    job: bytes
+    replayed: bool = False
+
+
+class Watcher(Protocol):
+    """Tells when something is published on a channel, from the moment the context is entered."""
+
+    def watch(self, tenant: str, channel: str) -> AbstractAsyncContextManager[asyncio.Event]:
+        """Return a context in which the event is set by each publication."""
+
+
+class JobService:
+    """Jobs, as the HTTP surface and the tools see them."""
+
+    def __init__(
+        self, store: JobStore, queue: JobQueue, channels: ChannelStore, watcher: Watcher, settings: Settings
+    ) -> None:
+        self.store = store
+        self._queue = queue
+        self._channels = channels
+        self._watcher = watcher
+        self._settings = settings
+
+    async def submit(
+        self, tenant: str, wanted: Submission, *, traceparent: str, idempotency_key: str | None = None
+    ) -> Accepted:
+        """Accept a job and give it to the queue.
+
+        Args:
+            tenant: whose job.
+            wanted: what to run.
+            traceparent: W3C trace context the job belongs to.
+            idempotency_key: repeating a submission with the same key gets the first one's answer, for 24 h.
+
+        Raises:
+            InvalidFields: a field breaks a rule (`UnknownTaskType`: nobody registered the type).
+            IdempotencyMismatch, IdempotencyInFlight: see draft-ietf-httpapi-idempotency-key-header-07.
+            QuotaExceeded: the tenant has too many open jobs.
+            QueueFull: the queue refused; the job was withdrawn.
+            StoreUnavailable: Redis is away; whether the job was accepted is not known.
+        """
+        check(wanted)
+        job_id = new_id("job_")
+        key = hashlib.sha256(idempotency_key.encode()).hexdigest()[:32] if idempotency_key else None
+        outcome = await self.store.submit(
+            tenant,
+            **self._arguments(tenant, job_id, wanted, traceparent),
+            key=key,
+            fingerprint=_fingerprint(wanted),
+        )
+        if outcome.kind == "replay":
+            return _replayed(outcome)
+        if outcome.message is None:
+            raise _refusal(outcome.kind, wanted)
+        job = outcome.job
+        if not wanted.delay:
+            job = await self._publish(outcome.message, job, key)
+        if key is not None:
+            await self._settle(tenant, key, job)
+        return Accepted(job_id, job)
+
+    def _arguments(self, tenant: str, job_id: str, wanted: Submission, traceparent: str) -> dict[str, object]:
+        names = [*implied_channels(wanted.owner), *wanted.channels]
+        return {
+            "id": job_id,
+            "type": wanted.type,
+            "owner": wanted.owner,
+            "priority": wanted.priority,
+            "static": static_json(
+                tenant, job_id, wanted.type, wanted.owner, wanted.channels, wanted.priority, traceparent
+            ),
+            "input": bytes(wanted.input).decode(),
+            "max_attempts": wanted.max_attempts,
+            "timeout_ms": _ms(wanted.timeout),
+            "delay_ms": _ms(wanted.delay),
+            "ttl_ms": _ms(wanted.ttl),
+            "traceparent": traceparent,
+            "targets": [self._channels.target(name) for name in dict.fromkeys(names)],
+            "max_open": self._settings.max_open_jobs,
+            "lease_ms": int(PUBLISH_LEASE * 1000),
+        }
+
+    async def _publish(self, message: Message, job: bytes, key: str | None) -> bytes:
+        try:
+            await self._queue.publish(message)
+        except QueueFull as full:
+            went_on = await self.store.withdraw(message.tenant, message.id, key)
+            if went_on is None:
+                raise full from None
+            return went_on
+        except QueueUnavailable:
+            # Unknown is not failed: the job stays accepted, and the due set publishes it.
+            log.warning("job.publish_unknown", job_id=message.id, tenant=message.tenant)
+            return job
+        try:
+            return await self.store.queued(message) or job
+        except StoreUnavailable:
+            # The broker has it; the claim records what could not be recorded here.
+            log.warning("job.queued_unrecorded", job_id=message.id, tenant=message.tenant)
+            return job
+
+    async def _settle(self, tenant: str, key: str, job: bytes) -> None:
+        try:
+            await self.store.settle(tenant, key, job)
+        except StoreUnavailable:
+            log.warning("job.answer_unrecorded", tenant=tenant)  # a repetition is told of the job as it is then
+
+    async def get(self, tenant: str, job_id: str, *, full: bool = False) -> Job:
+        """Read a job.
+
+        Raises:
+            NotFound: there is none.
+        """
+        job = await self.store.get(tenant, job_id, full=full) if JOB_ID.match(job_id) else None
+        if job is None:
+            raise NotFound("there is no such job")
+        return job
+
+    async def wait_for_change(self, tenant: str, job_id: str, version: int | None, limit: float) -> Job:
+        """Return the job once its version differs from `version` (None: from now), or as it is after `limit` s."""
+        return await self._wait(tenant, job_id, version, limit, to_end=False)
+
+    async def wait_for_end(self, tenant: str, job_id: str, limit: float) -> Job:
+        """Return the job once it has ended, or as it is after `limit` seconds."""
+        return await self._wait(tenant, job_id, None, limit, to_end=True)
+
+    async def _wait(self, tenant: str, job_id: str, version: int | None, limit: float, *, to_end: bool) -> Job:
+        job = await self.get(tenant, job_id, full=True)
+        known = job.version if version is None else version
+        try:
+            async with asyncio.timeout(limit), self._watcher.watch(tenant, f"job:{job_id}") as changed:
+                while True:
+                    changed.clear()
+                    job = await self.get(tenant, job_id, full=True)
+                    if job.status in TERMINAL or (not to_end and job.version != known):
+                        return job
+                    await changed.wait()
+        except TimeoutError:
+            return job
+
+
+def check(wanted: Submission) -> None:
+    """Check what types cannot say.
+
+    Raises:
+        InvalidFields: naming every field at fault.
+    """
+    errors: list[FieldError] = []
+    if not TYPE.match(wanted.type):
+        errors.append(FieldError("/type", "must be words of A-Z a-z 0-9 _ - joined by dots"))
+    if len(wanted.input) > MAX_EVENT_BYTES:
+        errors.append(FieldError("/input", f"must be at most {MAX_EVENT_BYTES} bytes of JSON"))
+    for index, channel in enumerate(wanted.channels):
+        errors += check_producer_channel(channel, f"/channels/{index}")
+    if wanted.owner is not None:
+        errors += check_producer_channel(f"user:{wanted.owner}", "/owner")
+    if errors:
+        raise InvalidFields(errors=errors)
+
+
+def _refusal(kind: str, wanted: Submission) -> Exception:
+    match kind:
+        case "unknown-type":
+            rule = f"no worker has registered {wanted.type!r}"
+            return UnknownTaskType(errors=[FieldError("/type", rule)])
+        case "quota":
+            return QuotaExceeded("the tenant has too many open jobs", retry_after=QUOTA_RETRY)
+        case "mismatch":
+            return IdempotencyMismatch()
+        case "in-flight":
+            return IdempotencyInFlight(retry_after=1)
+        case _:
+            raise AssertionError(kind)
+
+
+def _replayed(outcome: Submitted) -> Accepted:
+    job = outcome.answer or outcome.job
+    if not job:
+        raise NotFound("the job of this Idempotency-Key is no longer kept")
+    job_id = msgspec.json.decode(job, type=_Id).id
+    return Accepted(job_id, job, replayed=True)
+
+
+class _Id(msgspec.Struct):
+    id: str
+
+
+def _fingerprint(wanted: Submission) -> str:
+    return hashlib.sha256(msgspec.json.encode(wanted)).hexdigest()[:32]
+
+
+def _ms(seconds: float | None) -> int | None:
+    return None if seconds is None else int(seconds * 1000)

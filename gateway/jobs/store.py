@@ -1,0 +1,247 @@
+"""Jobs in Redis: one method per script (DESIGN 4.1, 4.2). Decisions about state live in the scripts."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from importlib import resources
+from typing import Any, NamedTuple
+
+import msgspec
+
+from gateway.errors import Conflict, StaleFence
+from gateway.jobs.model import lua_tables
+from gateway.jobs.queue import Message
+from gateway.store.redis import Script, Store
+
+_PRELUDE = lua_tables() + "\n" + resources.files("gateway.jobs").joinpath("lua/prelude.lua").read_text()
+
+
+def _script(name: str) -> Script:
+    return Script.load("gateway.jobs", f"lua/{name}.lua", prelude=_PRELUDE)
+
+
+_SUBMIT, _SETTLE, _QUEUED, _WITHDRAW = map(_script, ("submit", "settle", "queued", "withdraw"))
+_CLAIM, _HEARTBEAT, _ADVANCE, _DUE = map(_script, ("claim", "heartbeat", "advance", "due"))
+_JOB, _RESULT, _LIST, _PURGE, _REQUEUE = map(_script, ("job", "result", "list", "purge", "requeue"))
+
+_REBUILD_LEASE_MS = 60_000  # the claim that follows takes it over at once; should it not, the due set does
+SCAN = 2000  # index entries one page of a list may look at
+
+
+class Submitted(NamedTuple):
+    """What the submit script decided.
+
+    Attributes:
+        kind: `accepted`, `existing`, `unknown-type`, `quota`, `mismatch`, `in-flight` or `replay`.
+        job: the job's JSON, if there is one.
+        message: what to publish, when `accepted`.
+        answer: the stored answer, when `replay`.
+    """
+
+    kind: str
+    job: bytes = b""
+    message: Message | None = None
+    answer: bytes = b""
+
+
+class Claim(NamedTuple):
+    """A worker's right to a job: valid while `fence` is the newest."""
+
+    fence: int
+    max_attempts: int
+    timeout: float
+    traceparent: str
+
+
+class Job(NamedTuple):
+    """A job as read: `json` without input and attempts; those only when asked for."""
+
+    version: int
+    status: str
+    json: bytes
+    owner: str
+    input: bytes = b"{}"
+    attempts: tuple[bytes, ...] = ()
+
+
+class Result(NamedTuple):
+    """A job's result: JSON, or None while there is none."""
+
+    status: str
+    owner: str
+    json: bytes | None
+
+
+class Due(NamedTuple):
+    """What the due set gave: milliseconds to the next entry (-1: none), lost leases, messages to publish."""
+
+    next_ms: int
+    lost: int
+    messages: list[Message]
+
+
+class JobStore:
+    """The jobs of all tenants."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+
+    async def _run(self, script: Script, tenant: str, **arguments: object) -> Any:  # noqa: ANN401 - scripts differ
+        return await self._store.run(script, self._store.tag(tenant), tenant=tenant, **arguments)
+
+    async def register(self, types: Mapping[str, tuple[str, int, float]]) -> None:
+        """Make job types known: type → (pool, max attempts, timeout in seconds)."""
+        fields: dict[Any, Any] = {
+            name: f"{pool} {attempts} {int(limit * 1000)}" for name, (pool, attempts, limit) in types.items()
+        }
+        async with self._store.guard():
+            for tag in self._store.tags():
+                await self._store.client.hset(f"{tag}types", mapping=fields)
+
+    async def submit(self, tenant: str, **arguments: object) -> Submitted:
+        """Accept a job; the arguments are those of `submit.lua`."""
+        kind, *rest = await self._run(_SUBMIT, tenant, **arguments)
+        match kind:
+            case b"accepted":
+                return Submitted("accepted", rest[0], decode_message(rest[1]))
+            case b"replay":
+                return Submitted("replay", rest[1], answer=rest[0])
+            case _:
+                return Submitted(kind.decode(), *rest)
+
+    async def rebuild(self, message: Message, static: str, targets: Sequence[tuple[str, int, int]]) -> None:
+        """Write a job that Redis lost anew, as the message tells it: accepted, in the message's run and attempt."""
+        await self._run(
+            _SUBMIT,
+            message.tenant,
+            id=message.id,
+            type=message.type,
+            owner=message.owner,
+            priority=message.priority,
+            static=static,
+            input=bytes(message.input).decode(),
+            max_attempts=message.max_attempts,
+            timeout_ms=int(message.timeout * 1000),
+            traceparent=message.traceparent,
+            targets=targets,
+            lease_ms=_REBUILD_LEASE_MS,
+            rebuilt={
+                "pool": message.pool,
+                "run": message.run,
+                "attempt": message.attempt,
+                "created_at": message.created_at,
+            },
+        )
+
+    async def settle(self, tenant: str, key: str, answer: bytes) -> None:
+        """Keep the answer given under an Idempotency-Key."""
+        await self._run(_SETTLE, tenant, key=key, answer=answer.decode())
+
+    async def queued(self, message: Message) -> bytes | None:
+        """Record that the broker has the message; returns the job."""
+        job: bytes | None = await self._run(
+            _QUEUED, message.tenant, id=message.id, run=message.run, attempt=message.attempt
+        )
+        return job
+
+    async def withdraw(self, tenant: str, job_id: str, key: str | None) -> bytes | None:
+        """Take a refused job back; returns it if it went on meanwhile."""
+        job: bytes | None = await self._run(_WITHDRAW, tenant, id=job_id, key=key)
+        return job
+
+    async def claim(self, message: Message, *, token: str, lease: float, worker: str) -> Claim | str:
+        """Claim the attempt a message stands for.
+
+        Returns:
+            The claim, or why there is none: `missing` when the job is not known, else a reason to drop it.
+        """
+        kind, *rest = await self._run(
+            _CLAIM,
+            message.tenant,
+            id=message.id,
+            run=message.run,
+            attempt=message.attempt,
+            token=token,
+            lease_ms=int(lease * 1000),
+            worker=msgspec.json.encode(worker).decode(),
+        )
+        if kind == b"claimed":
+            fence, attempts, timeout_ms, traceparent = rest
+            return Claim(fence, attempts, timeout_ms / 1000, traceparent.decode())
+        return rest[0].decode() if rest else "missing"
+
+    async def heartbeat(self, tenant: str, job_id: str, fence: int, lease: float) -> bool:
+        """Extend the lease; returns whether cancelling was asked for.
+
+        Raises:
+            StaleFence: another worker owns the job, or it has ended.
+        """
+        said = await self._run(_HEARTBEAT, tenant, id=job_id, fence=fence, lease_ms=int(lease * 1000))
+        if said == b"stale":
+            raise StaleFence
+        return bool(said == b"cancel")
+
+    async def advance(self, tenant: str, job_id: str, *, fence: int, op: int, to: str, **facts: object) -> int:
+        """Record what the holder of the fence has to say; returns the job's version. Safe to repeat.
+
+        Raises:
+            StaleFence: another worker owns the job, or it has ended.
+            Conflict: the state machine does not allow it.
+        """
+        kind, *rest = await self._run(_ADVANCE, tenant, id=job_id, fence=fence, op=op, to=to, **facts)
+        if kind == b"stale":
+            raise StaleFence
+        if kind == b"refused":
+            raise Conflict(f"a job that is {rest[0].decode()} cannot become {to}")
+        return int(rest[0])
+
+    async def due(self, tag: str, *, limit: int, lease: float, publish: bool) -> Due:
+        """Act on what is due in one shard: recover lost leases, expire, hand out what is to be published."""
+        next_ms, lost, *packed = await self._store.run(
+            _DUE, tag, limit=limit, lease_ms=int(lease * 1000), publish=publish
+        )
+        return Due(next_ms, lost, [decode_message(item) for item in packed])
+
+    async def get(self, tenant: str, job_id: str, *, full: bool = False) -> Job | None:
+        """Read a job, with `full` also its input and attempts."""
+        found = await self._run(_JOB, tenant, id=job_id, full=full)
+        if not found:
+            return None
+        version, status, text, owner, *more = found
+        job = Job(version, status.decode(), text, owner.decode())
+        return job._replace(input=more[0], attempts=tuple(more[1].splitlines())) if more else job
+
+    async def result(self, tenant: str, job_id: str) -> Result | None:
+        """Read a job's result."""
+        found = await self._run(_RESULT, tenant, id=job_id)
+        return Result(found[0].decode(), found[1].decode(), found[2]) if found else None
+
+    async def find(
+        self, tenant: str, *, limit: int, before: str | None = None, **filters: str | None
+    ) -> tuple[Sequence[bytes], str]:
+        """Find jobs, newest first; returns them and the id to go on before (empty at the end)."""
+        before_next, *jobs = await self._run(_LIST, tenant, limit=limit, before=before, scan=SCAN, **filters)
+        return jobs, before_next.decode()
+
+    async def purge(self, tag: str, *, retention: float, limit: int) -> list[tuple[str, str]]:
+        """Forget jobs that ended longer ago than the retention; returns their tenants and ids."""
+        gone = await self._store.run(_PURGE, tag, retention_ms=int(retention * 1000), limit=limit)
+        return [(tenant, job_id) for tenant, _, job_id in (entry.decode().partition(" ") for entry in gone)]
+
+    async def requeue(self, tag: str, pool: str, *, limit: int = 500) -> int:
+        """Make due again what a queue that forgot its messages held; returns how many there were."""
+        return int(await self._store.run(_REQUEUE, tag, pool=pool, limit=limit))
+
+    def tags(self) -> list[str]:
+        """Return the tags of all shards."""
+        return self._store.tags()
+
+
+def decode_message(packed: bytes) -> Message:
+    """Read a message as the scripts pack it."""
+    fields: dict[str, Any] = msgspec.msgpack.decode(packed)
+    fields["input"] = msgspec.Raw(fields["input"].encode())
+    fields["timeout"] = fields.pop("timeout_ms") / 1000
+    # An empty Lua table has no shape: it arrives as an empty list or map.
+    fields["channels"] = tuple(fields["channels"] or ())
+    return Message(**fields)

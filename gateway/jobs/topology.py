@@ -1,0 +1,102 @@
+"""What stands on the broker: names, arguments, declarations.
+
+Arguments are immutable once a queue exists; only an active declaration notices that they differ.
+"""
+
+from __future__ import annotations
+
+from typing import Final, NamedTuple
+
+from aio_pika import ExchangeType
+from aio_pika.abc import AbstractChannel, AbstractExchange, AbstractQueue, HeadersType
+from aio_pika.exceptions import ChannelPreconditionFailed
+
+from gateway.errors import ConfigurationError
+from gateway.jobs.model import PRIORITIES, Priority
+from gateway.jobs.queue import DELIVERY_LIMIT, MAX_LENGTH
+
+JOBS: Final = "jobs"
+DEAD: Final = "jobs.dead"
+DEAD_LETTERS: Final = "jobs.dlq"
+MAX_BYTES: Final = 1 << 30
+
+Arguments = dict[str, str | int]
+
+
+class Limits(NamedTuple):
+    """How much a queue takes before it refuses: messages and bytes that are ready."""
+
+    length: int = MAX_LENGTH
+    bytes: int = MAX_BYTES
+
+
+def queue_name(pool: str, priority: Priority) -> str:
+    """Return the name of the queue of a class."""
+    return f"{JOBS}.{pool}.{priority}"
+
+
+def routing_key(pool: str, priority: Priority) -> str:
+    """Return the key that leads to it from the exchange."""
+    return f"{pool}.{priority}"
+
+
+def queue_arguments(limits: Limits) -> Arguments:
+    """Return the arguments of a class' queue.
+
+    Quorum queues refuse `x-max-priority`, hence a queue per class. `reject-publish` turns a full queue into a nack.
+    """
+    return {
+        "x-queue-type": "quorum",
+        "x-overflow": "reject-publish",
+        "x-max-length": limits.length,
+        "x-max-length-bytes": limits.bytes,
+        "x-delivery-limit": DELIVERY_LIMIT,
+        "x-dead-letter-exchange": DEAD,
+        "x-dead-letter-strategy": "at-least-once",
+    }
+
+
+# Without a limit: at-least-once dead-lettering would hold the source up.
+DEAD_LETTER_ARGUMENTS: Final[Arguments] = {"x-queue-type": "quorum"}
+
+
+def clean_headers(headers: HeadersType) -> HeadersType:
+    """Return the headers without the broker's own account of earlier deaths, which must not travel on."""
+    own = ("x-death", "x-first-death-", "x-last-death-", "x-delivery-count")
+    return {name: value for name, value in headers.items() if not name.startswith(own)}
+
+
+async def declare_exchanges(amqp_channel: AbstractChannel) -> dict[str, AbstractExchange]:
+    """Declare what every process publishes to.
+
+    Raises:
+        ConfigurationError: an exchange exists and is another.
+    """
+    try:
+        return {
+            name: await amqp_channel.declare_exchange(name, ExchangeType.TOPIC, durable=True) for name in (JOBS, DEAD)
+        }
+    except ChannelPreconditionFailed as error:
+        raise ConfigurationError(f"RabbitMQ has an exchange of ours with other properties: {error}") from None
+
+
+async def declare_pool(amqp_channel: AbstractChannel, pool: str, limits: Limits) -> dict[Priority, AbstractQueue]:
+    """Declare the queues of a pool and the dead letters' one, bound.
+
+    Raises:
+        ConfigurationError: a queue exists with other arguments.
+    """
+    await declare_exchanges(amqp_channel)
+    try:
+        dead = await amqp_channel.declare_queue(DEAD_LETTERS, durable=True, arguments=dict(DEAD_LETTER_ARGUMENTS))
+        await dead.bind(DEAD, "#")
+        queues = {}
+        for priority in PRIORITIES:
+            queue = await amqp_channel.declare_queue(
+                queue_name(pool, priority), durable=True, arguments=dict(queue_arguments(limits))
+            )
+            await queue.bind(JOBS, routing_key(pool, priority))
+            queues[priority] = queue
+    except ChannelPreconditionFailed as error:
+        raise ConfigurationError(f"RabbitMQ has a queue of the pool {pool!r} with other arguments: {error}") from None
+    return queues

@@ -1,0 +1,34 @@
+"""A running product for the tests of this folder."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from redis.asyncio import Redis
+
+from tests.e2e.stack import Stack, stack
+from tests.support.servers import RabbitServer, RedisServer
+
+
+@pytest.fixture
+def product(redis_url: str, amqp_url: str, redis: Redis, tmp_path: Path) -> Iterator[Stack]:
+    """A stack on the shared servers, with an empty Redis. The test starts what it needs."""
+    del redis  # emptied
+    with stack(redis_url, amqp_url, tmp_path) as running:
+        yield running
+
+
+@pytest.fixture
+def own_redis() -> Iterator[RedisServer]:
+    """A Redis this test may break."""
+    with RedisServer() as server:
+        yield server
+
+
+@pytest.fixture
+def own_rabbit() -> Iterator[RabbitServer]:
+    """A RabbitMQ this test may break."""
+    with RabbitServer() as server:
+        yield server

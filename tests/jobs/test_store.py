@@ -1,0 +1,365 @@
+"""The job scripts on a real Redis: refusals leave nothing written, fences hold, repetitions change nothing."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator
+from typing import Any
+
+import pytest
+from redis.asyncio import Redis
+
+from gateway.errors import StaleFence
+from gateway.events import Position, new_id
+from gateway.jobs.document import static_json
+from gateway.jobs.model import CRASH_LIMIT, MAX_PROGRESS
+from gateway.jobs.queue import Message
+from gateway.jobs.store import Claim, JobStore
+from gateway.settings import Settings, load
+from gateway.store.channels import ChannelStore
+from gateway.store.redis import Store
+
+TENANT = "default"
+FIRST = "first delivery"
+TRACE = "00-" + "a" * 32 + "-" + "b" * 16 + "-00"
+
+
+class Bench:
+    """A job store on an empty Redis, with shorthands."""
+
+    def __init__(self, store: Store, settings: Settings) -> None:
+        self.store = store
+        self.jobs = JobStore(store)
+        self.channels = ChannelStore(store, settings)
+        self.tag = store.tag(TENANT)
+
+    async def submit(self, job_id: str | None = None, **changes: Any) -> tuple[str, Message | None, str]:
+        job_id = job_id or new_id("job_")
+        arguments: dict[str, Any] = {
+            "id": job_id,
+            "type": "echo",
+            "owner": "ann",
+            "priority": "default",
+            "static": static_json(TENANT, job_id, "echo", "ann", [], "default", TRACE),
+            "input": '{"value":[]}',
+            "traceparent": TRACE,
+            "targets": [self.channels.target(name) for name in ("user:ann", "jobs")],
+            "max_open": 100,
+            "lease_ms": 5000,
+        }
+        outcome = await self.jobs.submit(TENANT, **{**arguments, **changes})
+        return job_id, outcome.message, outcome.kind
+
+    async def running(self, **changes: Any) -> tuple[str, Message, Claim]:
+        job_id, message, _ = await self.submit(**changes)
+        assert message is not None
+        await self.jobs.queued(message)
+        claim = await self.claim(message)
+        assert isinstance(claim, Claim)
+        return job_id, message, claim
+
+    async def claim(self, message: Message, *, token: str = FIRST, lease: float = 10) -> Claim | str:
+        return await self.jobs.claim(message, token=token, lease=lease, worker="w")
+
+    async def job(self, job_id: str) -> dict[str, Any]:
+        found = await self.jobs.get(TENANT, job_id, full=True)
+        assert found is not None
+        job: dict[str, Any] = json.loads(found.json)
+        job["attempts"] = [json.loads(attempt) for attempt in found.attempts]
+        return job
+
+    async def events(self, channel: str) -> list[str]:
+        history = await self.channels.history(TENANT, channel, since=Position("", 0), limit=-1)
+        assert history.complete
+        return [publication.type for publication in history.publications]
+
+
+@pytest.fixture
+async def bench(redis_url: str, redis: Redis) -> AsyncIterator[Bench]:
+    del redis  # emptied
+    settings = load({"GATEWAY_REDIS_URL": redis_url})
+    async with Store.open(settings) as store:
+        bench = Bench(store, settings)
+        await bench.jobs.register({"echo": ("default", 3, 60.0)})
+        yield bench
+
+
+async def dump(redis: Redis) -> dict[bytes, bytes | None]:
+    keys: list[bytes] = list(await redis.keys("*"))  # type: ignore[arg-type] # the client does not decode
+    return {key: await redis.dump(key) for key in keys if not key.endswith(b"}:gen")}
+
+
+async def test_a_job_from_submission_to_its_end(bench: Bench) -> None:
+    job_id, _, claim = await bench.running()
+    assert claim.max_attempts == 3
+    assert claim.timeout == 60
+    await bench.jobs.advance(
+        TENANT, job_id, fence=claim.fence, op=1, to="progress", progress='{"done":1}', lease_ms=9000
+    )
+    await bench.jobs.advance(TENANT, job_id, fence=claim.fence, op=2, to="succeeded", result='{"rows":[]}')
+    job = await bench.job(job_id)
+    assert job["status"] == "succeeded"
+    assert job["result"] == {"rows": []}
+    assert job["progress"] == {"done": 1}
+    assert job["pool"] == "default"
+    assert job["max_attempts"] == 3
+    assert [attempt["error"] for attempt in job["attempts"]] == [None]
+    log = ["job.queued", "job.started", "job.progress", "job.succeeded"]
+    for channel in (f"job:{job_id}", "user:ann", "jobs"):
+        assert await bench.events(channel) == log
+    assert await bench.store.client.zcard(bench.tag + "due") == 0
+
+
+async def test_an_event_is_the_job_and_its_id_the_version(bench: Bench) -> None:
+    job_id, _, _ = await bench.running()
+    history = await bench.channels.history(TENANT, f"job:{job_id}", since=Position("", 0), limit=-1)
+    event = json.loads(history.publications[-1].event)
+    job = await bench.job(job_id)
+    attempts = job.pop("attempts")
+    assert attempts == []
+    assert event["data"] == job
+    assert event["id"] == f"{job_id}-{job['version']}"
+    assert event["subject"] == job_id
+    assert event["traceparent"] == TRACE
+    assert [json.loads(item.event)["data"]["version"] for item in history.publications] == [2, 3]
+
+
+@pytest.mark.parametrize(
+    ("changes", "kind"),
+    [({"type": "nobody"}, "unknown-type"), ({"max_open": 1}, "quota"), ({"key": "k", "fingerprint": "2"}, "mismatch")],
+)
+async def test_a_refused_submission_leaves_nothing_written(
+    bench: Bench, redis: Redis, changes: dict[str, Any], kind: str
+) -> None:
+    await bench.submit(key="k", fingerprint="1")
+    before = await dump(redis)
+    _, _, refused = await bench.submit(**changes)
+    assert refused == kind
+    assert await dump(redis) == before
+
+
+async def test_a_repeated_submission_is_the_same_job(bench: Bench) -> None:
+    job_id, _, _ = await bench.submit()
+    _, message, kind = await bench.submit(job_id)
+    assert kind == "existing"
+    assert message is None
+    assert await bench.store.client.zcard(f"{bench.tag}ix:{TENANT}:all") == 1
+
+
+async def test_an_idempotency_key_in_flight_then_answered(bench: Bench) -> None:
+    job_id, _, _ = await bench.submit(key="k", fingerprint="f")
+    assert (await bench.submit(key="k", fingerprint="f"))[2] == "in-flight"
+    await bench.jobs.settle(TENANT, "k", b'{"id":"x"}')
+    outcome = await bench.jobs.submit(TENANT, id=new_id("job_"), key="k", fingerprint="f")
+    assert (outcome.kind, outcome.answer) == ("replay", b'{"id":"x"}')
+    assert json.loads(outcome.job)["id"] == job_id
+
+
+async def test_two_processes_claiming_at_once_get_one_winner(bench: Bench) -> None:
+    _, message, _ = await bench.submit()
+    assert message is not None
+    claims = await asyncio.gather(*(bench.claim(message, token=str(n)) for n in range(8)))
+    assert sum(isinstance(claim, Claim) for claim in claims) == 1
+    assert [claim for claim in claims if not isinstance(claim, Claim)] == ["leased"] * 7
+
+
+async def test_repeating_a_claim_returns_the_same_claim(bench: Bench) -> None:
+    _, message, claim = await bench.running()
+    assert await bench.claim(message) == claim
+
+
+async def test_claiming_an_accepted_job_records_queued_and_started(bench: Bench) -> None:
+    job_id, message, _ = await bench.submit()
+    assert message is not None
+    await bench.claim(message)
+    assert await bench.events(f"job:{job_id}") == ["job.queued", "job.started"]
+    await bench.jobs.queued(message)  # the confirmation, late
+    assert await bench.events(f"job:{job_id}") == ["job.queued", "job.started"]
+
+
+async def test_a_stale_fence_is_refused_and_leaves_nothing_written(bench: Bench, redis: Redis) -> None:
+    job_id, _, claim = await bench.running()
+    before = await dump(redis)
+    with pytest.raises(StaleFence):
+        await bench.jobs.advance(TENANT, job_id, fence=claim.fence - 1, op=1, to="succeeded", result="1")
+    with pytest.raises(StaleFence):
+        await bench.jobs.heartbeat(TENANT, job_id, claim.fence - 1, 10)
+    assert await dump(redis) == before
+
+
+@pytest.mark.parametrize("to", ["progress", "succeeded", "failed", "retrying"])
+async def test_repeating_an_operation_changes_nothing(bench: Bench, redis: Redis, to: str) -> None:
+    job_id, _, claim = await bench.running()
+    facts = {"error": "{}", "delay_ms": 60_000, "progress": "{}", "lease_ms": 60_000}
+    first = await bench.jobs.advance(TENANT, job_id, fence=claim.fence, op=1, to=to, **facts)
+    before = await dump(redis)
+    assert await bench.jobs.advance(TENANT, job_id, fence=claim.fence, op=1, to=to, **facts) == first
+    assert await dump(redis) == before
+
+
+async def test_a_retry_comes_back_as_the_next_attempt(bench: Bench) -> None:
+    job_id, old, claim = await bench.running()
+    await bench.jobs.advance(TENANT, job_id, fence=claim.fence, op=1, to="retrying", error='{"type":"X"}', delay_ms=0)
+    due = await bench.jobs.due(bench.tag, limit=10, lease=5, publish=True)
+    (message,) = due.messages
+    assert (message.attempt, message.run) == (2, 1)
+    assert bytes(message.input) == b'{"value":[]}'
+    assert await bench.claim(old, token="late") == "another attempt"
+    await bench.jobs.queued(message)
+    assert isinstance(await bench.claim(message, token="t2"), Claim)
+    assert (await bench.job(job_id))["attempt"] == 2
+    with pytest.raises(StaleFence):
+        await bench.jobs.advance(TENANT, job_id, fence=claim.fence, op=2, to="succeeded", result="1")
+
+
+async def test_a_lost_lease_becomes_another_attempt_and_three_are_poison(bench: Bench) -> None:
+    job_id, message, _ = await bench.submit(max_attempts=10)
+    assert message is not None
+    for crash in range(1, CRASH_LIMIT + 1):
+        assert isinstance(await bench.claim(message, token=f"t{crash}", lease=0), Claim)
+        due = await bench.jobs.due(bench.tag, limit=10, lease=0, publish=True)
+        assert due.lost == 1
+        if crash < CRASH_LIMIT:
+            assert (await bench.job(job_id))["status"] == "retrying"
+            await bench.store.client.zadd(bench.tag + "due", {f"{TENANT} {job_id}": 0})
+            (message,) = (await bench.jobs.due(bench.tag, limit=10, lease=5, publish=True)).messages
+    job = await bench.job(job_id)
+    assert job["status"] == "failed"
+    assert job["error"]["type"] == "WorkerLost"
+    assert len(job["attempts"]) == CRASH_LIMIT
+
+
+async def test_a_released_job_keeps_its_attempt(bench: Bench) -> None:
+    job_id, _, claim = await bench.running()
+    await bench.jobs.advance(TENANT, job_id, fence=claim.fence, op=1, to="released")
+    (message,) = (await bench.jobs.due(bench.tag, limit=10, lease=5, publish=True)).messages
+    assert message.attempt == 1
+    assert isinstance(await bench.claim(message, token="t2"), Claim)
+
+
+async def test_a_due_entry_is_handed_out_once(bench: Bench) -> None:
+    for _ in range(20):
+        await bench.submit(lease_ms=0)
+    found = await asyncio.gather(*(bench.jobs.due(bench.tag, limit=5, lease=60, publish=True) for _ in range(8)))
+    ids = [message.id for due in found for message in due.messages]
+    assert len(ids) == len(set(ids)) == 20
+
+
+async def test_without_a_broker_nothing_is_handed_out_and_nothing_lost(bench: Bench) -> None:
+    await bench.submit(lease_ms=0)
+    due = await bench.jobs.due(bench.tag, limit=5, lease=60, publish=False)
+    assert due.messages == []
+    assert 0 < due.next_ms <= 1000
+
+
+async def test_a_withdrawn_job_is_gone_and_cannot_come_back(bench: Bench, redis: Redis) -> None:
+    await bench.submit()  # the indexes exist
+    before = set(await redis.keys("*"))
+    job_id, message, _ = await bench.submit(key="k", fingerprint="f")
+    assert message is not None
+    assert await bench.jobs.withdraw(TENANT, job_id, "k") is None
+    tombstone = f"{bench.tag}gone:{TENANT}:{job_id}".encode()
+    assert set(await redis.keys("*")) == before | {tombstone}
+    assert await bench.claim(message) == "withdrawn"
+    assert (await bench.submit(key="k", fingerprint="other"))[2] == "accepted"
+
+
+async def test_a_job_that_went_on_cannot_be_withdrawn(bench: Bench) -> None:
+    job_id, _, _ = await bench.running()
+    left = await bench.jobs.withdraw(TENANT, job_id, None)
+    assert left is not None
+    assert json.loads(left)["status"] == "running"
+
+
+async def test_ttl_expires_what_has_not_started(bench: Bench) -> None:
+    job_id, message, _ = await bench.submit(ttl_ms=1)
+    assert message is not None
+    await asyncio.sleep(0.005)
+    assert await bench.claim(message) == "expired"
+    assert (await bench.job(job_id))["status"] == "expired"
+    other, message, _ = await bench.submit(ttl_ms=1)
+    assert message is not None
+    await bench.jobs.queued(message)
+    await asyncio.sleep(0.005)
+    await bench.jobs.due(bench.tag, limit=10, lease=5, publish=True)
+    assert (await bench.job(other))["status"] == "expired"
+
+
+async def test_a_delayed_job_is_scheduled_until_it_is_due(bench: Bench) -> None:
+    job_id, _, _ = await bench.submit(delay_ms=60_000)
+    assert await bench.events(f"job:{job_id}") == ["job.scheduled"]
+    assert (await bench.jobs.due(bench.tag, limit=10, lease=5, publish=True)).messages == []
+    await bench.store.client.zadd(bench.tag + "due", {f"{TENANT} {job_id}": 0})
+    assert len((await bench.jobs.due(bench.tag, limit=10, lease=5, publish=True)).messages) == 1
+
+
+async def test_a_large_result_stands_apart(bench: Bench) -> None:
+    job_id, _, claim = await bench.running()
+    large = json.dumps("x" * 20_000)
+    await bench.jobs.advance(TENANT, job_id, fence=claim.fence, op=1, to="succeeded", result=large, apart=True)
+    job = await bench.job(job_id)
+    assert job["result"] is None
+    assert job["result_url"] == f"/v1/jobs/{job_id}/result"
+    result = await bench.jobs.result(TENANT, job_id)
+    assert result is not None
+    assert result.json == large.encode()
+
+
+async def test_progress_in_the_log_is_bounded_and_the_newest_stays(bench: Bench) -> None:
+    job_id, _, claim = await bench.running()
+    for op in range(1, MAX_PROGRESS + 31):
+        await bench.jobs.advance(
+            TENANT, job_id, fence=claim.fence, op=op, to="progress", progress=f'{{"done":{op}}}', lease_ms=9000
+        )
+    events = await bench.events(f"job:{job_id}")
+    assert events[:2] == ["job.queued", "job.started"]
+    assert events.count("job.progress") == MAX_PROGRESS
+    history = await bench.channels.history(TENANT, f"job:{job_id}", since=Position("", 5), limit=-1)
+    assert history.complete  # what is missing was superseded
+    assert json.loads(history.publications[-1].event)["data"]["progress"] == {"done": MAX_PROGRESS + 30}
+
+
+async def test_list_by_filters_and_cursor(bench: Bench) -> None:
+    ids = [(await bench.submit())[0] for _ in range(5)]
+    running, _, _ = await bench.running()
+    newest = sorted([*ids, running], reverse=True)
+    found, before = await bench.jobs.find(TENANT, limit=4)
+    assert [json.loads(job)["id"] for job in found] == newest[:4]
+    rest, end = await bench.jobs.find(TENANT, limit=4, before=before)
+    assert [json.loads(job)["id"] for job in rest] == newest[4:]
+    assert end == ""
+    only, _ = await bench.jobs.find(TENANT, limit=4, status="running", type="echo", owner="ann")
+    assert [json.loads(job)["id"] for job in only] == [running]
+    assert await bench.jobs.find("other", limit=4) == ([], "")
+
+
+async def test_purge_forgets_everything_of_an_ended_job(bench: Bench, redis: Redis) -> None:
+    job_id, _, claim = await bench.running(targets=[])
+    await bench.jobs.advance(TENANT, job_id, fence=claim.fence, op=1, to="succeeded", result="1")
+    assert await bench.jobs.purge(bench.tag, retention=60, limit=10) == []
+    await asyncio.sleep(0.005)
+    assert await bench.jobs.purge(bench.tag, retention=0, limit=10) == [(TENANT, job_id)]
+    left = {key.decode().removeprefix(bench.tag) for key in await dump(redis)}
+    assert left == {"types", "open", f"seq:{TENANT}"}
+
+
+async def test_a_queue_that_forgot_gets_its_jobs_again(bench: Bench) -> None:
+    job_id, message, _ = await bench.submit()
+    assert message is not None
+    await bench.jobs.queued(message)
+    assert await bench.jobs.requeue(bench.tag, "default") == 1
+    (again,) = (await bench.jobs.due(bench.tag, limit=10, lease=5, publish=True)).messages
+    assert again.id == job_id
+    assert isinstance(await bench.claim(again), Claim)
+
+
+async def test_a_job_redis_lost_is_rebuilt_from_its_message(bench: Bench, redis: Redis) -> None:
+    job_id, message, _ = await bench.submit()
+    assert message is not None
+    await redis.flushall()
+    assert await bench.claim(message) == "missing"
+    static = static_json(TENANT, job_id, "echo", "ann", [], "default", TRACE)
+    await bench.jobs.rebuild(message, static, [bench.channels.target("jobs")])
+    assert isinstance(await bench.claim(message), Claim)
+    assert (await bench.job(job_id))["status"] == "running"
