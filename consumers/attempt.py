@@ -14,7 +14,7 @@ import msgspec
 import structlog
 
 from consumers.context import Context
-from consumers.outcome import GiveUp, TaskTimeout, after_error
+from consumers.outcome import GiveUp, TaskCancelled, TaskTimeout, after_error
 from consumers.process import run_in_process
 from consumers.registry import Task
 from gateway.errors import StaleFence, StoreUnavailable
@@ -53,16 +53,16 @@ class Attempt:
         self._claim = claim
         self._ctx = ctx
         self._op = 0
-        self._released = False
+        self._stopped_as = ""  # what to record when we cancelled the task: "released" or "cancelled"
         self._over = asyncio.Event()
         self._runner: asyncio.Task[Any] | None = None
 
     def release(self) -> None:
         """Give the job back unfinished: the worker stops. The attempt is not burnt."""
-        self._released = True
-        self._stop()
+        self._stop("released")
 
-    def _stop(self) -> None:
+    def _stop(self, recorded_as: str) -> None:
+        self._stopped_as = recorded_as
         self._ctx.cancelled = True
         if self._runner is not None:
             self._runner.cancel()
@@ -90,7 +90,9 @@ class Attempt:
         self._ctx.cancelled = True
         progress = self._ctx.take_progress()
         if self._runner.cancelled():
-            return {"to": "released" if self._released else "cancelled", "progress": progress}
+            if self._stopped_as:
+                return {"to": self._stopped_as, "progress": progress}
+            return {**self._failure(TaskCancelled("the task cancelled itself")), "progress": progress}
         return {**self._runner.result(), "progress": progress}
 
     async def _work(self) -> dict[str, Any]:
@@ -149,7 +151,7 @@ class Attempt:
                 log.warning("attempt.heartbeat_missed", job_id=message.id)
                 continue
             if cancelling:
-                self._stop()
+                self._stop("cancelled")
 
     async def _report(self) -> None:
         while True:
@@ -157,16 +159,17 @@ class Attempt:
             if self._over.is_set():
                 return
             progress = self._ctx.take_progress()
-            if progress is not None:
-                await self._record(to="progress", progress=progress)
+            if progress is not None and await self._record(to="progress", progress=progress) == "cancelling":
+                self._stop("cancelled")
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(PROGRESS_EVERY):
                     await self._over.wait()
 
-    async def _record(self, **facts: Any) -> None:  # noqa: ANN401 - the facts of advance.lua
+    async def _record(self, **facts: Any) -> str:  # noqa: ANN401 - the facts of advance.lua
+        """Record facts; returns the job's state."""
         self._op += 1
         op = self._op
-        await until_stored(
+        _, state = await until_stored(
             lambda: self._tools.store.advance(
                 self._message.tenant,
                 self._message.id,
@@ -176,6 +179,7 @@ class Attempt:
                 **facts,
             )
         )
+        return state
 
 
 def _encode(value: object) -> bytes:

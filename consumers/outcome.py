@@ -28,6 +28,10 @@ class TaskTimeout(Exception):
     """The attempt took longer than its timeout."""
 
 
+class TaskCancelled(Exception):
+    """The task ended by a cancellation nobody of ours asked for."""
+
+
 class Outcome(NamedTuple):
     """What to record.
 

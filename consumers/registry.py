@@ -64,7 +64,7 @@ def task(
         is_async = inspect.iscoroutinefunction(function)
         faults = {
             "the name must be words of A-Z a-z 0-9 _ - joined by dots": not TYPE.match(name),
-            "the pool must be 1 to 50 characters of A-Z a-z 0-9 _ -": not POOL.match(pool),
+            "the pool must be 1 to 64 characters of A-Z a-z 0-9 _ -": not POOL.match(pool),
             "timeout must be positive": timeout <= 0,
             "max_attempts must be at least 1": max_attempts < 1,
             "an async function cannot run in a process": is_async and processes,

@@ -5,9 +5,10 @@ from __future__ import annotations
 import asyncio
 import secrets
 import socket
-from collections.abc import Mapping
+from collections.abc import Coroutine, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from typing import Any
 
 import structlog
 
@@ -87,7 +88,8 @@ class Worker:
         try:
             async with asyncio.TaskGroup() as tasks:
                 # The queues stand before the types are known: a submission must not meet a missing queue.
-                await self._queue.declare(self._plan.pool)
+                if not await self._unless_stopped(self._queue.declare(self._plan.pool)):
+                    return
                 announcing = tasks.create_task(self._announce())
                 async with self._queue.consume(self._plan.pool, prefetch, on_delivery):
                     log.info("worker.ready", worker=self._name, pool=self._plan.pool)
@@ -99,6 +101,16 @@ class Worker:
             threads.shutdown(wait=False, cancel_futures=True)
             if self._stopping.is_set():
                 self._stopped.set()
+
+    async def _unless_stopped(self, work: Coroutine[Any, Any, None]) -> bool:
+        """Do something that may wait for the broker as long as it takes; False when the stop came first."""
+        async with asyncio.TaskGroup() as tasks:
+            doing, stopping = tasks.create_task(work), tasks.create_task(self._stopping.wait())
+            await asyncio.wait([doing, stopping], return_when=asyncio.FIRST_COMPLETED)
+            finished = doing.done()
+            doing.cancel()
+            stopping.cancel()
+        return finished
 
     async def _announce(self) -> None:
         types = {task.name: (task.pool, task.max_attempts, task.timeout) for task in self._tasks.values()}

@@ -62,7 +62,7 @@ MAX_PROGRESS: Final = 1000  # progress entries kept in a job's log
 INLINE_RESULT: Final = 16 * 1024  # bytes; larger results are fetched by `result_url`
 
 TYPE = re.compile(r"[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)*\Z")
-POOL = re.compile(r"[A-Za-z0-9_-]{1,50}\Z")
+POOL = re.compile(r"[A-Za-z0-9_-]{1,64}\Z")  # a dot or a wildcard would change the meaning of a routing key
 JOB_ID = re.compile(r"job_[0-9a-z]{26}\Z")
 
 

@@ -7,7 +7,6 @@ anything left to do.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import AbstractAsyncContextManager
 from typing import Annotated, Final, Protocol, Self
@@ -15,12 +14,11 @@ from typing import Annotated, Final, Protocol, Self
 import msgspec
 
 from gateway.errors import ConfigurationError
-from gateway.jobs.model import PRIORITIES, Priority
+from gateway.jobs.model import POOL, PRIORITIES, Priority
 
 DEAD_LETTER_REASON: Final = "x-reason"  # the AMQP header that says why a message is dead
 DELIVERY_LIMIT: Final = 20  # a backstop: crashes are counted in the store, long before this
 MAX_LENGTH: Final = 50_000  # messages ready per queue; past it a publisher is refused
-POOL = re.compile(r"[A-Za-z0-9_-]{1,64}\Z")  # a dot or a wildcard would change the meaning of a routing key
 
 _Count = Annotated[int, msgspec.Meta(ge=1)]
 

@@ -51,6 +51,8 @@ class JobRoutes:
             Route("/v1/jobs", self.index, methods=["GET"]),
             Route("/v1/jobs/batch", self.batch, methods=["POST"]),
             Route("/v1/jobs/{id}", self.get, methods=["GET"]),
+            Route("/v1/jobs/{id}/cancel", self.cancel, methods=["POST"]),
+            Route("/v1/jobs/{id}/retry", self.retry, methods=["POST"]),
             Route("/v1/jobs/{id}/result", self.result, methods=["GET"]),
             Route("/v1/jobs/{id}/events", self.events, methods=["GET"]),
             Route("/v1/jobs/{id}/attachments/{name}", self.attachment, methods=["GET"]),
@@ -130,6 +132,16 @@ class JobRoutes:
         if known == job.version:
             return Response(status_code=304, headers=headers)
         return json_response(_full(job), 200, headers)
+
+    async def cancel(self, request: Request) -> Response:
+        """POST /v1/jobs/{id}/cancel: 202; the job is cancelled, or its worker is told."""
+        principal = _submitter(request)
+        return json_response(await self.service.cancel(principal.tenant, request.path_params["id"]), 202)
+
+    async def retry(self, request: Request) -> Response:
+        """POST /v1/jobs/{id}/retry: 202; the ended job runs again, as a new run."""
+        principal = _submitter(request)
+        return json_response(await self.service.rerun(principal.tenant, request.path_params["id"]), 202)
 
     async def result(self, request: Request) -> Response:
         """GET /v1/jobs/{id}/result: the task's result alone."""

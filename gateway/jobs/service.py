@@ -35,6 +35,8 @@ log = structlog.get_logger(__name__)
 # Until then only the submitter publishes the job; afterwards whoever looks at the due set.
 PUBLISH_LEASE = 5.0
 QUOTA_RETRY = 5.0
+FULL_RETRY = 5.0
+_NO_JOB = "there is no such job"
 _YEAR = 365 * 86_400
 _Text = Annotated[str, msgspec.Meta(min_length=1, max_length=200)]
 
@@ -125,7 +127,7 @@ class JobService:
             raise _refusal(outcome.kind, wanted)
         job = outcome.job
         if not wanted.delay:
-            job = await self._publish(outcome.message, job, key)
+            job = await self._publish_new(outcome.message, job, key)
         if key is not None:
             await self._settle(tenant, key, job)
         return Accepted(job_id, job)
@@ -151,14 +153,46 @@ class JobService:
             "lease_ms": int(PUBLISH_LEASE * 1000),
         }
 
-    async def _publish(self, message: Message, job: bytes, key: str | None) -> bytes:
+    async def cancel(self, tenant: str, job_id: str) -> bytes:
+        """Cancel a job: at once if no worker holds it, else the worker is told.
+
+        Raises:
+            NotFound: there is none.
+            Conflict: it has ended.
+        """
+        job = await self.store.cancel(tenant, job_id) if JOB_ID.match(job_id) else None
+        if job is None:
+            raise NotFound(_NO_JOB)
+        return job
+
+    async def rerun(self, tenant: str, job_id: str) -> bytes:
+        """Run an ended job again.
+
+        Raises:
+            NotFound: there is none.
+            Conflict: it has not ended.
+        """
+        found = await self.store.rerun(tenant, job_id, lease=PUBLISH_LEASE) if JOB_ID.match(job_id) else None
+        if found is None:
+            raise NotFound(_NO_JOB)
+        job, message = found
         try:
-            await self._queue.publish(message)
-        except QueueFull as full:
+            return await self._publish(message, job)
+        except QueueFull:
+            return job  # nothing to take back: the due set tries again
+
+    async def _publish_new(self, message: Message, job: bytes, key: str | None) -> bytes:
+        try:
+            return await self._publish(message, job)
+        except QueueFull:
             went_on = await self.store.withdraw(message.tenant, message.id, key)
             if went_on is None:
-                raise full from None
+                raise QueueFull(retry_after=FULL_RETRY) from None
             return went_on
+
+    async def _publish(self, message: Message, job: bytes) -> bytes:
+        try:
+            await self._queue.publish(message)
         except QueueUnavailable:
             # Unknown is not failed: the job stays accepted, and the due set publishes it.
             log.warning("job.publish_unknown", job_id=message.id, tenant=message.tenant)
@@ -184,7 +218,7 @@ class JobService:
         """
         job = await self.store.get(tenant, job_id, full=full) if JOB_ID.match(job_id) else None
         if job is None:
-            raise NotFound("there is no such job")
+            raise NotFound(_NO_JOB)
         return job
 
     async def wait_for_change(self, tenant: str, job_id: str, version: int | None, limit: float) -> Job:

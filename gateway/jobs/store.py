@@ -23,6 +23,7 @@ def _script(name: str) -> Script:
 _SUBMIT, _SETTLE, _QUEUED, _WITHDRAW = map(_script, ("submit", "settle", "queued", "withdraw"))
 _CLAIM, _HEARTBEAT, _ADVANCE, _DUE = map(_script, ("claim", "heartbeat", "advance", "due"))
 _JOB, _RESULT, _LIST, _PURGE, _REQUEUE = map(_script, ("job", "result", "list", "purge", "requeue"))
+_CANCEL, _RERUN = map(_script, ("cancel", "rerun"))
 
 _REBUILD_LEASE_MS = 60_000  # the claim that follows takes it over at once; should it not, the due set does
 SCAN = 2000  # index entries one page of a list may look at
@@ -181,8 +182,10 @@ class JobStore:
             raise StaleFence
         return bool(said == b"cancel")
 
-    async def advance(self, tenant: str, job_id: str, *, fence: int, op: int, to: str, **facts: object) -> int:
-        """Record what the holder of the fence has to say; returns the job's version. Safe to repeat.
+    async def advance(
+        self, tenant: str, job_id: str, *, fence: int, op: int, to: str, **facts: object
+    ) -> tuple[int, str]:
+        """Record what the holder of the fence has to say; returns the job's version and state. Safe to repeat.
 
         Raises:
             StaleFence: another worker owns the job, or it has ended.
@@ -193,7 +196,35 @@ class JobStore:
             raise StaleFence
         if kind == b"refused":
             raise Conflict(f"a job that is {rest[0].decode()} cannot become {to}")
-        return int(rest[0])
+        return rest[0], rest[1].decode()
+
+    async def cancel(self, tenant: str, job_id: str) -> bytes | None:
+        """Cancel a job, or ask its worker to; returns the job, or None when there is none.
+
+        Raises:
+            Conflict: it has ended.
+        """
+        found = await self._run(_CANCEL, tenant, id=job_id)
+        if not found:
+            return None
+        kind, said = found
+        if kind == b"ended":
+            raise Conflict(f"the job has {said.decode()} already")
+        return bytes(said)
+
+    async def rerun(self, tenant: str, job_id: str, *, lease: float) -> tuple[bytes, Message] | None:
+        """Accept an ended job for a new run; returns the job and what to publish, or None when there is none.
+
+        Raises:
+            Conflict: it has not ended.
+        """
+        found = await self._run(_RERUN, tenant, id=job_id, lease_ms=int(lease * 1000))
+        if not found:
+            return None
+        kind, said, *packed = found
+        if kind == b"open":
+            raise Conflict(f"the job is {said.decode()}; only an ended one can run again")
+        return said, decode_message(packed[0])
 
     async def due(self, tag: str, *, limit: int, lease: float, publish: bool) -> Due:
         """Act on what is due in one shard: recover lost leases, expire, hand out what is to be published."""

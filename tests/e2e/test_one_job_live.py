@@ -5,8 +5,11 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
+import httpx
+
 from tests.e2e.clients import Event, read_sse, socket, together, token
 from tests.e2e.stack import Stack, client
+from tests.support.waiting import eventually
 
 ECHO = {"type": "echo", "input": {"value": {"list": []}, "seconds": 2, "steps": 8}, "owner": "ann"}
 
@@ -145,6 +148,38 @@ async def test_failures_are_retried_and_then_dead(product: Stack) -> None:
         "job.started",
         "job.failed",
     ]
+
+
+async def test_cancel_and_run_again(product: Stack) -> None:
+    _, url = product.gateway()
+    product.worker()
+    body = {"type": "echo", "input": {"value": 5, "seconds": 2, "steps": 20}}
+    async with client(url) as http:
+        job_id = await submit(url, body)
+        await eventually(lambda: started(http, job_id))
+        asked = await http.post(f"/v1/jobs/{job_id}/cancel")
+        assert (asked.status_code, asked.json()["status"]) == (202, "cancelling")
+        waited = await http.get(f"/v1/jobs/{job_id}", headers={"Prefer": "wait=10", "If-None-Match": '"0"'})
+        assert waited.status_code == 200
+        await eventually(lambda: is_in(http, job_id, "cancelled"))
+        assert (await http.post(f"/v1/jobs/{job_id}/cancel")).status_code == 409
+        again = await http.post(f"/v1/jobs/{job_id}/retry")
+        assert (again.status_code, again.json()["run"]) == (202, 2)
+        assert (await http.post(f"/v1/jobs/{job_id}/retry")).status_code == 409
+        await eventually(lambda: is_in(http, job_id, "succeeded"))
+    types = [event["type"] for event in await log_of(url, job_id)]
+    assert [name for name in types if name != "job.progress"] == [
+        *("job.queued", "job.started", "job.cancelling", "job.cancelled"),
+        *("job.queued", "job.started", "job.succeeded"),
+    ]
+
+
+async def is_in(http: httpx.AsyncClient, job_id: str, status: str) -> bool:
+    return bool((await http.get(f"/v1/jobs/{job_id}")).json()["status"] == status)
+
+
+async def started(http: httpx.AsyncClient, job_id: str) -> bool:
+    return await is_in(http, job_id, "running")
 
 
 async def test_idempotency_key(product: Stack) -> None:

@@ -40,7 +40,7 @@ QUICK = HubOptions(probe=0.5, linger=0.3, drain=0.1, farewell=1.0, retry=(0.01, 
 
 def settings_for(redis_url: str, **changes: Any) -> Settings:
     rules = {
-        "open": ChannelRules(subscribe="anyone", publish="anyone"),
+        "open": ChannelRules(subscribe="anyone", publish="anyone", history_size=100_000),
         "short": ChannelRules(subscribe="anyone", history_size=5),
         "none": ChannelRules(subscribe="anyone", history_size=0),
         "secret": ChannelRules(),

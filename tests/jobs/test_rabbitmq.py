@@ -5,18 +5,18 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager
 
 import aio_pika
 import pytest
-from aio_pika.abc import AbstractChannel, AbstractIncomingMessage, HeadersType
+from aio_pika.abc import HeadersType
 
 from gateway.errors import ConfigurationError, QueueUnavailable
 from gateway.jobs import rabbitmq_consumer
 from gateway.jobs.amqp import PUBLISH_LIMIT, Signal
 from gateway.jobs.queue import DEAD_LETTER_REASON, Delivery, encode
 from gateway.jobs.rabbitmq import RabbitQueue
-from gateway.jobs.topology import DEAD_LETTERS, JOBS, Limits, clean_headers
+from gateway.jobs.topology import JOBS, Limits, clean_headers
+from tests.support.brokers import dead_letter, plain
 from tests.support.messages import PREFETCH, TRACE, Inbox, make_message
 from tests.support.proxy import TcpProxy
 from tests.support.servers import RabbitServer
@@ -37,28 +37,6 @@ def fragile() -> Iterator[RabbitServer]:
 async def proxy(rabbit_server: RabbitServer) -> AsyncIterator[TcpProxy]:
     async with TcpProxy(rabbit_server.port) as proxy:
         yield proxy
-
-
-@asynccontextmanager
-async def plain(url: str) -> AsyncIterator[AbstractChannel]:
-    async with await aio_pika.connect(url) as connection, connection.channel() as amqp_channel:
-        yield amqp_channel
-
-
-async def dead_letter(url: str, marker: bytes) -> AbstractIncomingMessage:
-    """The dead letter whose body holds the marker, when it is there."""
-    async with plain(url) as amqp_channel:
-        queue = await amqp_channel.get_queue(DEAD_LETTERS, ensure=False)
-
-        async def found() -> AbstractIncomingMessage | None:
-            incoming = await queue.get(fail=False)
-            if incoming is not None:
-                await incoming.ack()
-            return incoming if incoming is not None and marker in incoming.body else None
-
-        incoming = await eventually(found)
-        assert incoming is not None
-        return incoming
 
 
 async def refusal(queue: RabbitQueue, pool: str) -> float:

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from redis.asyncio import Redis
 
-from gateway.errors import StaleFence
+from gateway.errors import Conflict, StaleFence
 from gateway.events import Position, new_id
 from gateway.jobs.document import static_json
 from gateway.jobs.model import CRASH_LIMIT, MAX_PROGRESS
@@ -332,6 +332,50 @@ async def test_list_by_filters_and_cursor(bench: Bench) -> None:
     only, _ = await bench.jobs.find(TENANT, limit=4, status="running", type="echo", owner="ann")
     assert [json.loads(job)["id"] for job in only] == [running]
     assert await bench.jobs.find("other", limit=4) == ([], "")
+
+
+async def test_cancelling_what_has_not_started_ends_it(bench: Bench) -> None:
+    job_id, message, _ = await bench.submit()
+    assert message is not None
+    await bench.jobs.queued(message)
+    await bench.jobs.cancel(TENANT, job_id)
+    assert (await bench.job(job_id))["status"] == "cancelled"
+    assert await bench.claim(message) == "cancelled"
+    assert await bench.store.client.hget(bench.tag + "open", TENANT) == b"0"
+    with pytest.raises(Conflict):
+        await bench.jobs.cancel(TENANT, job_id)
+
+
+@pytest.mark.parametrize(
+    ("to", "ends"), [("cancelled", "cancelled"), ("succeeded", "succeeded"), ("retrying", "cancelled")]
+)
+async def test_cancelling_what_runs_asks_its_worker(bench: Bench, to: str, ends: str) -> None:
+    job_id, _, claim = await bench.running()
+    await bench.jobs.cancel(TENANT, job_id)
+    assert (await bench.job(job_id))["status"] == "cancelling"
+    assert await bench.jobs.heartbeat(TENANT, job_id, claim.fence, 10) is True
+    facts = {"error": "{}", "delay_ms": 1, "lease_ms": 9000}
+    await bench.jobs.advance(TENANT, job_id, fence=claim.fence, op=1, to=to, **facts)
+    assert (await bench.job(job_id))["status"] == ends
+    assert (await bench.events(f"job:{job_id}"))[-2:] == ["job.cancelling", f"job.{ends}"]
+
+
+async def test_an_ended_job_runs_again_as_a_new_run(bench: Bench) -> None:
+    job_id, old, claim = await bench.running()
+    with pytest.raises(Conflict):
+        await bench.jobs.rerun(TENANT, job_id, lease=5)
+    await bench.jobs.advance(TENANT, job_id, fence=claim.fence, op=1, to="failed", error='{"type":"X"}')
+    again = await bench.jobs.rerun(TENANT, job_id, lease=5)
+    assert again is not None
+    job, message = json.loads(again[0]), again[1]
+    assert (job["status"], job["run"], job["attempt"], job["error"]) == ("accepted", 2, 1, None)
+    assert await bench.claim(old, token="late") == "another attempt"
+    second = await bench.claim(message, token="again")
+    assert isinstance(second, Claim)
+    await bench.jobs.advance(TENANT, job_id, fence=second.fence, op=1, to="succeeded", result="1")
+    ended = await bench.job(job_id)
+    assert [(attempt["run"], bool(attempt["error"])) for attempt in ended["attempts"]] == [(1, True), (2, False)]
+    assert await bench.store.client.hget(bench.tag + "open", TENANT) == b"0"
 
 
 async def test_purge_forgets_everything_of_an_ended_job(bench: Bench, redis: Redis) -> None:

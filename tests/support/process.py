@@ -35,6 +35,7 @@ class Child:
                 stdout=output,
                 stderr=subprocess.STDOUT,
                 env=env,
+                cwd=folder,  # a core of its memory, should it crash, goes with the folder
                 start_new_session=True,
             )
         self._guard = subprocess.Popen(

@@ -1,13 +1,13 @@
 -- What the worker that holds the fence has to say. A: tenant, id, fence, op (1, 2, 3 … under this fence), lease_ms, to:
 -- 'progress' (progress), 'succeeded' (result, apart), 'failed' (error), 'retrying' (error, delay_ms), 'cancelled',
--- 'released' (the worker stops; the attempt is not burnt). Answers {'ok', version} | {'stale'} | {'refused', state}.
+-- 'released' (the worker stops; the attempt is not burnt). Answers {'ok', version, state} | {'stale'} | {'refused', state}.
 local j = load_job(A.tenant, A.id)
 if not j or j.fe ~= A.fence then
   -- A retry raises the fence: recognise the repetition of the operation that did it.
-  if j and j.fe == A.fence + 1 and j.on == A.op and j.lf == A.fence then return {'ok', j.ve} end
+  if j and j.fe == A.fence + 1 and j.on == A.op and j.lf == A.fence then return {'ok', j.ve, j.st} end
   return {'stale'}
 end
-if (j.on or 0) >= A.op then return {'ok', j.ve} end
+if (j.on or 0) >= A.op then return {'ok', j.ve, j.st} end
 if not HELD[j.st] then return {'stale'} end
 local to = A.to == 'released' and 'retrying' or A.to
 if to ~= 'progress' and not allowed(j, to) then
@@ -43,4 +43,4 @@ else
   enter(j, to)
 end
 save_job(j)
-return {'ok', j.ve}
+return {'ok', j.ve, j.st}

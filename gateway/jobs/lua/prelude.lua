@@ -89,7 +89,7 @@ local function enter(j, state)
     redis.call('ZADD', P .. 'ended', NOW, member(j))
     redis.call('HINCRBY', P .. 'open', j.tenant, -1)
   end
-  emit(j, EVENT[state])
+  if EVENT[state] then emit(j, EVENT[state]) end
 end
 
 local function allowed(j, state) return ALLOWED[j.st][state] end
