@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 import secrets
 import time
-from typing import NamedTuple
+from typing import Annotated, NamedTuple
 
 import msgspec
 
@@ -20,9 +20,32 @@ MAX_EVENT_BYTES = 256 * 1024
 MAX_CHANNELS = 64
 
 CHANNEL = re.compile(r"[A-Za-z0-9_.:@/-]{1,200}\Z")
-EVENT_ID = re.compile(r"[A-Za-z0-9_-]{1,128}\Z")
-EVENT_TYPE = re.compile(r"[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)+\Z")
-MAX_TYPE = 100
+
+# What producers may send, as types: the description completes the sentence "must be …" of a refusal.
+EventType = Annotated[
+    str,
+    msgspec.Meta(
+        max_length=100,
+        pattern=r"^(?!gateway\.|job\.)[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)+\Z",
+        description=(
+            "words of A-Z a-z 0-9 _ - joined by at least one dot, at most 100 characters, "
+            "not beginning with gateway. or job. (these are the gateway's own)"
+        ),
+    ),
+]
+EventId = Annotated[
+    str, msgspec.Meta(pattern=r"^[A-Za-z0-9_-]{1,128}\Z", description="1 to 128 characters of A-Z a-z 0-9 _ -")
+]
+ProducerChannel = Annotated[
+    str,
+    msgspec.Meta(
+        pattern=r"^(?!job:|jobs\Z)[A-Za-z0-9_.:@/-]{1,200}\Z",
+        description=(
+            "1 to 200 characters of A-Z a-z 0-9 _ . : @ / -, and neither jobs nor job:…: "
+            "these take no events from producers"
+        ),
+    ),
+]
 TENANT = re.compile(r"[A-Za-z0-9_-]{1,64}\Z")
 
 CROCKFORD = "0123456789abcdefghjkmnpqrstvwxyz"
@@ -139,21 +162,9 @@ def channel_fault(channel: str) -> str | None:
     return "must be 1 to 200 characters of A-Z a-z 0-9 _ . : @ / -"
 
 
-def event_type_fault(type_: str) -> str | None:
-    """Say why a producer may not use this event type, or None."""
-    if len(type_) > MAX_TYPE or not EVENT_TYPE.match(type_):
-        return f"must be words of A-Z a-z 0-9 _ - joined by at least one dot, at most {MAX_TYPE} characters"
-    if type_.startswith(("gateway.", "job.")):
-        return "must not start with gateway. or job.: these are the gateway's own"
-    return None
-
-
-def check_producer_channel(channel: str, pointer: str) -> list[FieldError]:
-    """Check a channel that somebody outside wants to publish to."""
-    fault = channel_fault(channel)
-    if fault is None and (channel == "jobs" or namespace(channel) == "job"):
-        fault = "belongs to the job engine and takes no events from producers"
-    return [FieldError(pointer, fault)] if fault else []
+def is_job_channel(channel: str) -> bool:
+    """Say whether a channel belongs to the job engine: nobody else publishes to it."""
+    return channel == "jobs" or namespace(channel) == "job"
 
 
 def check_tenant(tenant: str) -> str:

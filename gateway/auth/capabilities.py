@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from gateway.auth.principals import Action, Capability, Principal
-from gateway.events import channel_fault, check_producer_channel
+from gateway.events import channel_fault, is_job_channel
 from gateway.settings import ChannelRules
 
 
@@ -28,7 +28,7 @@ def may(principal: Principal, action: Action, channel: str, rules: ChannelRules)
 
 
 def _may_publish(principal: Principal, channel: str, rules: ChannelRules) -> bool:
-    if check_producer_channel(channel, ""):
+    if channel_fault(channel) is not None or is_job_channel(channel):
         return False
     if principal.kind == "key" and has_scope(principal, "events:publish"):
         return True

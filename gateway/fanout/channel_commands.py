@@ -12,7 +12,6 @@ from gateway.events import (
     MAX_EVENT_BYTES,
     Position,
     channel_fault,
-    check_producer_channel,
     draft,
     new_id,
 )
@@ -69,8 +68,6 @@ class ChannelCommands:
         request = command.publish or centrifuge.PublishRequest()
         principal = known(session)
         await self.check(session, "pub", request.channel)
-        if check_producer_channel(request.channel, "/channel"):
-            raise Refused(codes.PERMISSION_DENIED)
         raw = bytes(request.data)
         if not raw:
             raise Refused(codes.BAD_REQUEST)

@@ -14,19 +14,20 @@ from gateway.auth.access import Access
 from gateway.auth.principals import Principal, principal_of
 from gateway.errors import BodyTooLarge, FieldError, Forbidden, InvalidFields, PositionLost
 from gateway.events import (
-    EVENT_ID,
     MAX_CHANNELS,
     MAX_EVENT_BYTES,
+    EventId,
+    EventType,
     Position,
+    ProducerChannel,
     Publication,
     channel_fault,
-    check_producer_channel,
     draft,
-    event_type_fault,
     new_id,
 )
 from gateway.store.channels import ChannelStore, Outgoing
 from gateway.web.bodies import read_body
+from gateway.web.context import trace_of
 from gateway.web.decoding import decode
 from gateway.web.pagination import Query
 from gateway.web.responses import json_response
@@ -43,11 +44,11 @@ Subject = Annotated[str, msgspec.Meta(min_length=1, max_length=256)]
 class NewEvent(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """One event of `POST /v1/events`."""
 
-    type: str
-    channels: Annotated[tuple[str, ...], msgspec.Meta(min_length=1, max_length=MAX_CHANNELS)]
+    type: EventType
+    channels: Annotated[tuple[ProducerChannel, ...], msgspec.Meta(min_length=1, max_length=MAX_CHANNELS)]
     data: msgspec.Raw
     subject: Subject | None = None
-    id: str | None = None
+    id: EventId | None = None
 
 
 class NewEvents(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -87,9 +88,9 @@ class _Handlers:
         body = await read_body(request, limit=MAX_BODY)
         several = bool(bytes(decode(body, _Shape).events))
         events = decode(body, NewEvents).events if several else [decode(body, NewEvent)]
-        _check(events, several=several)
         await self._allow(principal, events)
-        outgoing = [_outgoing(event, request.headers.get("traceparent")) for event in events]
+        trace = trace_of(request.scope)
+        outgoing = [_outgoing(event, trace.traceparent if trace else None) for event in events]
         positions = await self._channels.publish_many(principal.tenant, outgoing)
         recorded = [_recorded(item, found) for item, found in zip(outgoing, positions, strict=True)]
         return json_response({"events": recorded} if several else recorded[0], 202)
@@ -123,22 +124,6 @@ class _Handlers:
 
 def _shown(publication: Publication) -> dict[str, object]:
     return {"offset": publication.offset, "event": msgspec.Raw(publication.event)}
-
-
-def _check(events: Sequence[NewEvent], *, several: bool) -> None:
-    """Raise InvalidFields with everything that is wrong in all events."""
-    errors: list[FieldError] = []
-    for index, event in enumerate(events):
-        prefix = f"/events/{index}" if several else ""
-        fault = event_type_fault(event.type)
-        if fault is not None:
-            errors.append(FieldError(f"{prefix}/type", fault))
-        if event.id is not None and not EVENT_ID.match(event.id):
-            errors.append(FieldError(f"{prefix}/id", "must be 1 to 128 characters of A-Z a-z 0-9 _ -"))
-        for place, channel in enumerate(event.channels):
-            errors += check_producer_channel(channel, f"{prefix}/channels/{place}")
-    if errors:
-        raise InvalidFields(errors=errors)
 
 
 def _outgoing(event: NewEvent, traceparent: str | None) -> Outgoing:

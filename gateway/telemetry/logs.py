@@ -18,7 +18,8 @@ MAX_DEPTH = 6  # of containers in a log field
 
 _LEVELS = {"debug": logging.DEBUG, "info": logging.INFO, "warning": logging.WARNING, "error": logging.ERROR}
 # These tell of every frame, and of what is in it.
-_NOISY = ("aio_pika", "aiormq", "asyncio", "websockets", "aiohttp", "httpx", "httpcore")
+_NOISY = ("asyncio", "websockets", "aiohttp", "httpx", "httpcore")
+_SILENT = ("aio_pika", "aiormq")  # a traceback for every lost connection; our own line says it
 _SERVER = ("uvicorn", "uvicorn.error", "uvicorn.access")
 
 _ALWAYS = frozenset({"secret", "secrets", "password", "passwd", "authorization", "cookie", "credential", "bearer"})
@@ -96,6 +97,8 @@ def _install(handler: logging.Handler, level: int) -> None:
         logger.propagate = True
     for name in _NOISY:
         logging.getLogger(name).setLevel(max(level, logging.WARNING))
+    for name in _SILENT:
+        logging.getLogger(name).setLevel(logging.CRITICAL)
 
 
 def redact(_logger: object, _method: str, event: EventDict) -> EventDict:
