@@ -22,6 +22,7 @@ from redis.backoff import NoBackoff
 from redis.exceptions import BusyLoadingError, NoScriptError, ReadOnlyError, RedisError
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import TimeoutError as RedisTimeoutError
+from redis.maint_notifications import MaintNotificationsConfig
 
 from gateway.errors import GatewayError, StoreUnavailable
 from gateway.settings import Settings
@@ -107,6 +108,8 @@ class Store:
             socket_timeout=COMMAND_TIMEOUT,
             socket_connect_timeout=CONNECT_TIMEOUT,
             socket_keepalive=True,
+            # Off: with it the driver does not notice that an idle connection was closed, and its next user fails.
+            maint_notifications_config=MaintNotificationsConfig(enabled=False),
             # A repeated command is a decision: only the caller knows whether the script may run twice.
             retry=Retry(NoBackoff(), 0),
         )

@@ -55,7 +55,7 @@ local function generation()
   if known[1] == run then
     GENERATION = base36(tonumber(known[2]))
   else
-    local gen = math.max(tonumber(known[2] or 0) + 1, math.floor(NOW / 1000))
+    local gen = math.max(tonumber(known[2] or 0) + 1, NOW)
     redis.call('HSET', P .. 'gen', 'run', run, 'gen', string.format('%.0f', gen))
     GENERATION = base36(gen)
   end
