@@ -15,6 +15,7 @@ HEADERS = (
     (b"x-accel-buffering", b"no"),
 )
 COMMENT = b":\n\n"
+OPEN = "gateway.open"
 RESET = "gateway.reset"
 BYE = "gateway.bye"
 
@@ -69,8 +70,12 @@ def publication_block(publication: Publication, cursor: bytes, *, named: bool = 
 
 
 def opening(cursor: str, retry: float) -> bytes:
-    """Encode the first block: a comment, how long to wait before reconnecting (seconds), and where we are."""
-    return f": open\nretry: {retry * 1000:.0f}\nid: {cursor}\n\n".encode()
+    """Encode the first block: a comment, how long to wait before reconnecting (seconds), and where we are.
+
+    It is a control event with empty data, although HTML (section 9.2.6) keeps the id of a block without any as well:
+    some clients drop it, and one that is cut off before its first event would come back without a cursor.
+    """
+    return b": open\nretry: %d\n" % round(retry * 1000) + block(cursor.encode(), OPEN.encode(), b"")
 
 
 def position(cursor: str) -> bytes:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import re
+import secrets
 import shutil
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -44,7 +45,7 @@ class Attachments:
         folder = self._folder(tenant, job_id)
         await asyncio.to_thread(_make_room, folder, name)
         # Readers see the whole file or none: it is renamed into place.
-        part = folder / f".{name}.part"
+        part = folder / f".{name}.{secrets.token_hex(6)}.part"  # two attempts may write at once
         size = 0
         try:
             with part.open("wb") as file:

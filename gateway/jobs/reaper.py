@@ -7,6 +7,8 @@ what a dead one held comes back.
 from __future__ import annotations
 
 import asyncio
+import random
+from collections import Counter
 from collections.abc import Awaitable, Callable
 
 import structlog
@@ -21,7 +23,10 @@ log = structlog.get_logger(__name__)
 BATCH = 100
 LEASE = 5.0  # how long a handed-out entry is ours to publish
 LONGEST_NAP = 0.25  # something may become due sooner than what we saw: a new job, another process' retry
+SHORTEST_NAP = 0.01  # when nothing could be handed out
 AWAY_NAP = 1.0
+PUT_OFF = (5.0, 10.0)  # while the broker is away or a queue is full; spread, so that not all come at once
+FIRST_PAUSE, LONGEST_PAUSE = 1.0, 30.0  # for a queue that refused
 PURGE_EVERY = 60.0
 
 Forget = Callable[[str, str], Awaitable[None]]
@@ -35,6 +40,7 @@ class Reaper:
         self._queue = queue
         self._settings = settings
         self._forget = forget
+        self._pauses: dict[str, tuple[float, float]] = {}  # by queue: until when (loop time), and how long
 
     async def run(self) -> None:
         """Work until cancelled; Redis or the broker being away only makes it wait."""
@@ -54,27 +60,58 @@ class Reaper:
 
     async def step(self, tag: str) -> float:
         """Act once on what is due in a shard; returns how long to sleep, in seconds."""
-        due = await self._store.due(tag, limit=BATCH, lease=LEASE, publish=self._queue.healthy())
+        now = asyncio.get_running_loop().time()
+        due = await self._store.due(
+            tag,
+            limit=BATCH,
+            lease=LEASE,
+            publish=self._queue.healthy(),
+            blocked=[name for name, (until, _) in self._pauses.items() if until > now],
+            put_off=random.uniform(*PUT_OFF),  # noqa: S311 - jitter
+        )
         if due.lost:
             log.warning("reaper.leases_lost", count=due.lost)
+        for failed in due.failed:
+            log.error("reaper.entry_failed", entry=failed)
         if due.messages:
-            async with asyncio.TaskGroup() as tasks:
-                for message in due.messages:
-                    tasks.create_task(self._publish(message))
+            await self._publish_all(due.messages)
             return 0
-        return LONGEST_NAP if due.next_ms < 0 else min(LONGEST_NAP, due.next_ms / 1000)
+        nap = LONGEST_NAP if due.next_ms < 0 else due.next_ms / 1000
+        return max(SHORTEST_NAP, min(LONGEST_NAP, nap))
 
-    async def _publish(self, message: Message) -> None:
+    async def _publish_all(self, messages: list[Message]) -> None:
+        refused: Counter[str] = Counter()
+        async with asyncio.TaskGroup() as tasks:
+            for message in messages:
+                tasks.create_task(self._publish(message, refused))
+        if refused:
+            # Their leases end and they are due again.
+            log.warning("reaper.publish_failed", **refused)
+
+    async def _publish(self, message: Message, refused: Counter[str]) -> None:
+        name = f"{message.pool}.{message.priority}"
         try:
             await self._queue.publish(message)
+            self._pauses.pop(name, None)
+            await self._store.queued(message)
         except (QueueFull, QueueUnavailable) as error:
-            # Its lease ends and it is due again.
-            log.warning("reaper.publish_failed", job_id=message.id, tenant=message.tenant, reason=error.code)
-            return
-        await self._store.queued(message)
+            refused[error.code] += 1
+            self._pause(name)
+        except GatewayError as error:
+            refused[error.code] += 1  # the broker has it: the claim records what could not be recorded here
+
+    def _pause(self, name: str) -> None:
+        now = asyncio.get_running_loop().time()
+        until, length = self._pauses.get(name, (0.0, FIRST_PAUSE / 2))
+        if until <= now:  # otherwise another message of the same batch has doubled it already
+            length = min(length * 2, LONGEST_PAUSE)
+            self._pauses[name] = (now + length, length)
 
     async def _purge(self, tag: str) -> float:
-        gone = await self._store.purge(tag, retention=self._settings.job_retention, limit=BATCH)
-        for tenant, job_id in gone:
+        retention = self._settings.job_retention
+        jobs = await self._store.outdated(tag, retention=retention, limit=BATCH)
+        for tenant, job_id in jobs:
             await self._forget(tenant, job_id)
-        return 0 if len(gone) == BATCH else PURGE_EVERY
+        if jobs:
+            await self._store.purge(tag, jobs, retention=retention)
+        return 0 if len(jobs) == BATCH else PURGE_EVERY

@@ -18,8 +18,8 @@ from gateway.errors import BadRequest, Conflict, Forbidden, GatewayError, NotFou
 from gateway.events import Position
 from gateway.jobs.attachments import Attachments
 from gateway.jobs.model import STATES, TERMINAL
+from gateway.jobs.records import Job
 from gateway.jobs.service import Accepted, JobService, Submission
-from gateway.jobs.store import Job
 from gateway.store.channels import ChannelStore
 from gateway.web.bodies import read_json
 from gateway.web.context import trace_of
@@ -30,6 +30,7 @@ from gateway.web.responses import json_response
 
 MAX_WAIT = 60.0
 MAX_BATCH = 1000
+MAX_BATCH_BODY = 16 * 1024 * 1024
 MAX_EVENTS = 1000  # of a log in one answer
 BATCH_AT_ONCE = 64
 MAX_KEY = 255
@@ -89,7 +90,7 @@ class JobRoutes:
     async def batch(self, request: Request) -> Response:
         """POST /v1/jobs/batch: up to 1,000 submissions, an answer for each."""
         principal = _submitter(request)
-        body = await read_json(request, _Batch)
+        body = await read_json(request, _Batch, limit=MAX_BATCH_BODY)
         key = _idempotency_key(request)
         traceparent = _traceparent(request)
         room = asyncio.Semaphore(BATCH_AT_ONCE)

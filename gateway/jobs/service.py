@@ -26,7 +26,8 @@ from gateway.events import MAX_CHANNELS, MAX_EVENT_BYTES, ProducerChannel, new_i
 from gateway.jobs.document import implied_channels, static_json
 from gateway.jobs.model import JOB_ID, TERMINAL, TYPE, Priority
 from gateway.jobs.queue import JobQueue, Message
-from gateway.jobs.store import Job, JobStore, Submitted
+from gateway.jobs.records import Job, Submitted
+from gateway.jobs.store import JobStore
 from gateway.settings import Settings
 from gateway.store.channels import ChannelStore
 
@@ -71,9 +72,9 @@ class Submission(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_onl
     owner: _Owner | None = None
     priority: Priority = "default"
     delay: Annotated[float, msgspec.Meta(ge=0, le=_YEAR)] | None = None
-    timeout: Annotated[float, msgspec.Meta(gt=0, le=_YEAR)] | None = None
+    timeout: Annotated[float, msgspec.Meta(ge=0.001, le=_YEAR)] | None = None
     max_attempts: Annotated[int, msgspec.Meta(ge=1, le=100)] | None = None
-    ttl: Annotated[float, msgspec.Meta(gt=0, le=_YEAR)] | None = None
+    ttl: Annotated[float, msgspec.Meta(ge=0.001, le=_YEAR)] | None = None
 
 
 class Accepted(NamedTuple):
@@ -135,7 +136,7 @@ class JobService:
         if outcome.message is None:
             raise _refusal(outcome.kind, wanted)
         job = outcome.job
-        if not wanted.delay:
+        if not _ms(wanted.delay):
             job = await self._publish_new(outcome.message, job, key)
         if key is not None:
             await self._settle(tenant, key, job)
@@ -180,8 +181,11 @@ class JobService:
         Raises:
             NotFound: there is none.
             Conflict: it has not ended.
+            QuotaExceeded: the tenant has too many open jobs.
         """
-        found = await self.store.rerun(tenant, job_id, lease=PUBLISH_LEASE) if JOB_ID.match(job_id) else None
+        found = None
+        if JOB_ID.match(job_id):
+            found = await self.store.rerun(tenant, job_id, lease=PUBLISH_LEASE, max_open=self._settings.max_open_jobs)
         if found is None:
             raise NotFound(_NO_JOB)
         job, message = found

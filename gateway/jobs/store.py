@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from importlib import resources
-from typing import Any, NamedTuple
+from typing import Any
 
 import msgspec
 
-from gateway.errors import Conflict, StaleFence
+from gateway.errors import Conflict, QuotaExceeded, StaleFence
 from gateway.jobs.model import lua_tables
 from gateway.jobs.queue import Message
+from gateway.jobs.records import Claim, Due, Job, Result, Submitted, decode_message
 from gateway.store.redis import Script, Store
 
 _PRELUDE = lua_tables() + "\n" + resources.files("gateway.jobs").joinpath("lua/prelude.lua").read_text()
@@ -29,58 +30,6 @@ _REBUILD_LEASE_MS = 60_000  # the claim that follows takes it over at once; shou
 SCAN = 2000  # index entries one page of a list may look at
 
 
-class Submitted(NamedTuple):
-    """What the submit script decided.
-
-    Attributes:
-        kind: `accepted`, `existing`, `unknown-type`, `quota`, `mismatch`, `in-flight` or `replay`.
-        job: the job's JSON, if there is one.
-        message: what to publish, when `accepted`.
-        answer: the stored answer, when `replay`.
-    """
-
-    kind: str
-    job: bytes = b""
-    message: Message | None = None
-    answer: bytes = b""
-
-
-class Claim(NamedTuple):
-    """A worker's right to a job: valid while `fence` is the newest."""
-
-    fence: int
-    max_attempts: int
-    timeout: float
-    traceparent: str
-
-
-class Job(NamedTuple):
-    """A job as read: `json` without input and attempts; those only when asked for."""
-
-    version: int
-    status: str
-    json: bytes
-    owner: str
-    input: bytes = b"{}"
-    attempts: tuple[bytes, ...] = ()
-
-
-class Result(NamedTuple):
-    """A job's result: JSON, or None while there is none."""
-
-    status: str
-    owner: str
-    json: bytes | None
-
-
-class Due(NamedTuple):
-    """What the due set gave: milliseconds to the next entry (-1: none), lost leases, messages to publish."""
-
-    next_ms: int
-    lost: int
-    messages: list[Message]
-
-
 class JobStore:
     """The jobs of all tenants."""
 
@@ -93,7 +42,7 @@ class JobStore:
     async def register(self, types: Mapping[str, tuple[str, int, float]]) -> None:
         """Make job types known: type → (pool, max attempts, timeout in seconds)."""
         fields: dict[Any, Any] = {
-            name: f"{pool} {attempts} {int(limit * 1000)}" for name, (pool, attempts, limit) in types.items()
+            name: f"{pool} {attempts} {max(1, int(limit * 1000))}" for name, (pool, attempts, limit) in types.items()
         }
         async with self._store.guard():
             for tag in self._store.tags():
@@ -212,26 +161,53 @@ class JobStore:
             raise Conflict(f"the job has {said.decode()} already")
         return bytes(said)
 
-    async def rerun(self, tenant: str, job_id: str, *, lease: float) -> tuple[bytes, Message] | None:
+    async def rerun(self, tenant: str, job_id: str, *, lease: float, max_open: int) -> tuple[bytes, Message] | None:
         """Accept an ended job for a new run; returns the job and what to publish, or None when there is none.
 
         Raises:
             Conflict: it has not ended.
+            QuotaExceeded: the tenant has `max_open` open jobs.
         """
-        found = await self._run(_RERUN, tenant, id=job_id, lease_ms=int(lease * 1000))
+        found = await self._run(_RERUN, tenant, id=job_id, lease_ms=int(lease * 1000), max_open=max_open)
         if not found:
             return None
-        kind, said, *packed = found
+        kind, *rest = found
+        if kind == b"quota":
+            raise QuotaExceeded
         if kind == b"open":
-            raise Conflict(f"the job is {said.decode()}; only an ended one can run again")
-        return said, decode_message(packed[0])
+            raise Conflict(f"the job is {rest[0].decode()}; only an ended one can run again")
+        return rest[0], decode_message(rest[1])
 
-    async def due(self, tag: str, *, limit: int, lease: float, publish: bool) -> Due:
-        """Act on what is due in one shard: recover lost leases, expire, hand out what is to be published."""
-        next_ms, lost, *packed = await self._store.run(
-            _DUE, tag, limit=limit, lease_ms=int(lease * 1000), publish=publish
+    async def due(
+        self,
+        tag: str,
+        *,
+        limit: int,
+        lease: float,
+        publish: bool,
+        blocked: Collection[str] = (),
+        put_off: float = 1.0,
+    ) -> Due:
+        """Act on what is due in one shard: recover lost leases, expire, hand out what is to be published.
+
+        Args:
+            tag: the shard's.
+            limit: entries to act on.
+            lease: seconds until an entry handed out is due again.
+            publish: False while the broker is away.
+            blocked: `<pool>.<priority>` of queues that are full.
+            put_off: seconds to put off what cannot be published now.
+        """
+        next_ms, lost, failed, *packed = await self._store.run(
+            _DUE,
+            tag,
+            limit=limit,
+            lease_ms=int(lease * 1000),
+            publish=publish,
+            blocked=dict.fromkeys(blocked, True),
+            put_off_ms=int(put_off * 1000),
         )
-        return Due(next_ms, lost, [decode_message(item) for item in packed])
+        return Due(next_ms, lost, failed.decode().splitlines(), [decode_message(item) for item in packed])
 
     async def get(self, tenant: str, job_id: str, *, full: bool = False) -> Job | None:
         """Read a job, with `full` also its input and attempts."""
@@ -254,10 +230,15 @@ class JobStore:
         before_next, *jobs = await self._run(_LIST, tenant, limit=limit, before=before, scan=SCAN, **filters)
         return jobs, before_next.decode()
 
-    async def purge(self, tag: str, *, retention: float, limit: int) -> list[tuple[str, str]]:
-        """Forget jobs that ended longer ago than the retention; returns their tenants and ids."""
-        gone = await self._store.run(_PURGE, tag, retention_ms=int(retention * 1000), limit=limit)
-        return [(tenant, job_id) for tenant, _, job_id in (entry.decode().partition(" ") for entry in gone)]
+    async def outdated(self, tag: str, *, retention: float, limit: int) -> list[tuple[str, str]]:
+        """Find jobs that ended longer ago than the retention; returns their tenants and ids."""
+        found = await self._store.run(_PURGE, tag, retention_ms=int(retention * 1000), limit=limit)
+        return [(tenant, job_id) for tenant, _, job_id in (entry.decode().partition(" ") for entry in found)]
+
+    async def purge(self, tag: str, jobs: Sequence[tuple[str, str]], *, retention: float) -> None:
+        """Forget jobs that `outdated` found, if they are still so."""
+        entries = [f"{tenant} {job_id}" for tenant, job_id in jobs]
+        await self._store.run(_PURGE, tag, retention_ms=int(retention * 1000), entries=entries)
 
     async def requeue(self, tag: str, pool: str, *, limit: int = 500) -> int:
         """Make due again what a queue that forgot its messages held; returns how many there were."""
@@ -266,13 +247,3 @@ class JobStore:
     def tags(self) -> list[str]:
         """Return the tags of all shards."""
         return self._store.tags()
-
-
-def decode_message(packed: bytes) -> Message:
-    """Read a message as the scripts pack it."""
-    fields: dict[str, Any] = msgspec.msgpack.decode(packed)
-    fields["input"] = msgspec.Raw(fields["input"].encode())
-    fields["timeout"] = fields.pop("timeout_ms") / 1000
-    # An empty Lua table has no shape: it arrives as an empty list or map.
-    fields["channels"] = tuple(fields["channels"] or ())
-    return Message(**fields)

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
+from gateway.errors import BodyTooLarge
 from gateway.events import Draft, Position, Publication, namespace, parse_entry
 from gateway.settings import Settings
 from gateway.store.merge import merge_by_sequence
@@ -18,6 +19,8 @@ _HEAD = Script.load("gateway.store", "lua/head.lua")
 
 PAGE = 1000  # publications per script: a script holds everyone else up while it runs
 BATCH = 100  # events per script, for the same reason
+BATCH_BYTES = 4 * 1024 * 1024  # written per script: an event counts once per channel
+MAX_BYTES = 64 * 1024 * 1024  # written per call
 
 
 class Outgoing(NamedTuple):
@@ -93,10 +96,15 @@ class ChannelStore:
         return (await self.publish_many(tenant, [Outgoing(event, channels, key, info, dedupe)]))[0]
 
     async def publish_many(self, tenant: str, events: Sequence[Outgoing]) -> list[list[Position]]:
-        """Record events in order; returns per event its position in each of its channels."""
+        """Record events in order; returns per event its position in each of its channels.
+
+        Raises:
+            BodyTooLarge: together they would write more than 64 MiB.
+        """
+        if sum(map(_cost, events)) > MAX_BYTES:
+            raise BodyTooLarge(f"These events would write over {MAX_BYTES} bytes: an event counts once per channel")
         positions: list[list[Position]] = []
-        for start in range(0, len(events), BATCH):
-            part = events[start : start + BATCH]
+        for part in _batches(events):
             flat = await self._store.run(
                 _PUBLISH, self._store.tag(tenant), tenant=tenant, events=[self._pack(item) for item in part]
             )
@@ -187,6 +195,24 @@ class ChannelStore:
     def live_channel(self, tenant: str, channel: str) -> str:
         """Return the Redis pub/sub channel on which publications appear (see `events.parse_live`)."""
         return live_channel(self._store.tag(tenant), tenant, channel)
+
+
+def _cost(item: Outgoing) -> int:
+    return (len(item.event.head) + len(item.event.tail)) * len(item.channels)
+
+
+def _batches(events: Sequence[Outgoing]) -> Iterator[list[Outgoing]]:
+    """Cut events into parts of bounded number and cost."""
+    part: list[Outgoing] = []
+    cost = 0
+    for item in events:
+        if part and (len(part) == BATCH or cost + _cost(item) > BATCH_BYTES):
+            yield part
+            part, cost = [], 0
+        part.append(item)
+        cost += _cost(item)
+    if part:
+        yield part
 
 
 def _position(pair: tuple[bytes, int]) -> Position:

@@ -19,7 +19,7 @@ import structlog
 from redis.asyncio import BlockingConnectionPool, Redis
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
-from redis.exceptions import BusyLoadingError, NoScriptError, ReadOnlyError, RedisError
+from redis.exceptions import BusyLoadingError, NoScriptError, OutOfMemoryError, ReadOnlyError, RedisError
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 from redis.maint_notifications import MaintNotificationsConfig
@@ -35,6 +35,8 @@ COMMAND_TIMEOUT = 5.0
 CONNECT_TIMEOUT = 2.0
 
 _encode: Callable[[object], bytes] = msgspec.msgpack.Encoder().encode
+# Answers of a server that is there and cannot write: no disk, no memory, no replica, not the master. It is away for us.
+_UNABLE = ("OOM", "MISCONF", "NOREPLICAS", "MASTERDOWN", "CLUSTERDOWN", "TRYAGAIN", "BUSY", "READONLY", "LOADING")
 _AWAY = (RedisConnectionError, RedisTimeoutError, BusyLoadingError, ReadOnlyError)
 
 
@@ -133,14 +135,20 @@ class Store:
         """Turn the driver's errors into ours.
 
         Raises:
-            StoreUnavailable: Redis is away, loading, or a replica.
+            StoreUnavailable: Redis is away, loading, a replica, or cannot write.
             GatewayError: Redis refused the command; the reason is logged.
         """
         try:
             yield
         except _AWAY as error:
             raise StoreUnavailable from error
+        except OutOfMemoryError as error:
+            log.error("store.out_of_memory")  # noqa: TRY400 - the traceback says nothing more
+            raise StoreUnavailable from error
         except RedisError as error:
+            if str(error).startswith(_UNABLE):
+                log.error("store.unable", reason=str(error)[:200])  # noqa: TRY400 - as above
+                raise StoreUnavailable from error
             log.exception("store.error")
             raise GatewayError from error
 

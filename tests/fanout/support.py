@@ -215,7 +215,8 @@ class SseClient:
     async def block(self, limit: float = 5) -> dict[str, str]:
         async with asyncio.timeout(limit):
             text = await self._text()
-        fields = dict(line.split(": ", 1) for line in text.strip().split("\n") if line[:1] != ":")
+        lines = [line.partition(":") for line in text.strip().split("\n") if line[:1] != ":"]
+        fields = {name: value.removeprefix(" ") for name, _, value in lines}
         self.last_id = fields.get("id", self.last_id)
         return fields
 
@@ -230,7 +231,7 @@ class SseClient:
         return text.decode()
 
     async def event(self, limit: float = 5) -> dict[str, str]:
-        while "data" not in (found := await self.block(limit)):
+        while not (found := await self.block(limit)).get("data"):
             pass
         return found
 

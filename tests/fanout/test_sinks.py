@@ -77,4 +77,4 @@ def test_a_stream_over_asgi(settings: Settings, redis: Redis) -> None:
         assert answer.status_code == 200
         blocks = [block for block in answer.text.split("\n\n") if "data: " in block]
         names = [line for block in blocks for line in block.split("\n") if line.startswith("event: ")]
-        assert names == ["event: test.event"] * 3 + ["event: gateway.bye"]
+        assert names == ["event: gateway.open", *["event: test.event"] * 3, "event: gateway.bye"]

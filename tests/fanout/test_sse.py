@@ -32,7 +32,7 @@ def test_blocks() -> None:
     assert sse.publication_block(EVENT, b"g1.14", skipped=4) == (
         b'id: g1.14\nevent: a.b\ndata: {"skipped":4,"specversion":"1.0","id":"x"}\n\n'
     )
-    assert sse.opening("g1.14", 1.5) == b": open\nretry: 1500\nid: g1.14\n\n"
+    assert sse.opening("g1.14", 1.5) == b": open\nretry: 1500\nid: g1.14\nevent: gateway.open\ndata: \n\n"
     assert sse.reset("g1.14", "history") == b'id: g1.14\nevent: gateway.reset\ndata: {"reason":"history"}\n\n'
     assert sse.bye("shutdown", 2.0) == b'retry: 2000\nevent: gateway.bye\ndata: {"reason":"shutdown"}\n\n'
     assert sse.state_block(b'{"type":"job.failed"}', b"g1.14") == (

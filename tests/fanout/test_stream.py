@@ -22,7 +22,7 @@ async def test_a_stream_opens_with_an_id_and_brings_events(start: StartNode, cha
         assert client.headers["connection"] == "close"
         assert "transfer-encoding" not in client.headers
         opening = await client.block()
-        assert set(opening) == {"retry", "id"}
+        assert (set(opening), opening["event"]) == ({"retry", "id", "event", "data"}, "gateway.open")
         await publish(channels, "open:a", data={"n": 1})
         event = await client.event()
         assert event["event"] == "test.event"

@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator
 import pytest
 from redis.asyncio import Redis
 
+from gateway.errors import BodyTooLarge
 from gateway.events import Draft, Position, Publication, draft, parse_live
 from gateway.settings import load
 from gateway.store.channels import ChannelStore, Outgoing
@@ -87,6 +88,16 @@ async def test_a_channel_without_history_proves_only_its_head(channels: ChannelS
     (position,) = await channels.publish(T, ["none:a"], event())
     assert (await channels.history(T, "none:a", since=position, limit=-1)).complete
     assert not (await channels.history(T, "none:a", since=Position("", 0), limit=-1)).complete
+
+
+async def test_many_events_are_written_in_parts_and_too_many_refused(channels: ChannelStore) -> None:
+    large = b'"' + b"x" * 200_000 + b'"'
+    names = [f"c{n}" for n in range(30)]
+    found = await channels.publish_many(T, [Outgoing(event(str(n), large), names) for n in range(5)])
+    assert [[position.offset for position in positions] for positions in found] == [[n] * 30 for n in range(1, 6)]
+    with pytest.raises(BodyTooLarge):
+        await channels.publish_many(T, [Outgoing(event(str(n), large), names * 2) for n in range(6)])
+    assert (await channels.position(T, "c0")).offset == 5
 
 
 async def test_history_in_reverse_and_in_pages(channels: ChannelStore) -> None:

@@ -8,6 +8,7 @@ from random import Random
 import pytest
 
 from gateway.errors import GatewayError, StoreUnavailable
+from gateway.events import draft
 from gateway.settings import load
 from gateway.store.channels import ChannelStore
 from gateway.store.redis import Script, Store
@@ -26,6 +27,20 @@ async def test_after_a_restart_no_command_fails() -> None:
                 await channels.head("default")
             await asyncio.to_thread(server.start)
             await asyncio.gather(*(channels.head("default") for _ in range(20)))
+
+
+async def test_a_server_that_cannot_write_is_away() -> None:
+    with RedisServer() as server:
+        settings = load({"GATEWAY_REDIS_URL": server.url})
+        async with Store.open(settings) as store:
+            channels = ChannelStore(store, settings)
+            await channels.publish("default", ["a"], draft("a.b", b"1", id_="1", source="/s"))
+            for setting, broken, whole in [("min-replicas-to-write", 1, 0), ("maxmemory", 1, 0)]:
+                await store.client.config_set(setting, broken)
+                with pytest.raises(StoreUnavailable):
+                    await channels.publish("default", ["a"], draft("a.b", b"1", id_="2", source="/s"))
+                await store.client.config_set(setting, whole)
+            await channels.publish("default", ["a"], draft("a.b", b"1", id_="3", source="/s"))
 
 
 async def test_cancelled_callers_disturb_nobody(redis_url: str) -> None:

@@ -10,11 +10,9 @@ end
 if (j.on or 0) >= A.op then return {'ok', j.ve, j.st} end
 if not HELD[j.st] then return {'stale'} end
 local to = A.to == 'released' and 'retrying' or A.to
-if to ~= 'progress' and not allowed(j, to) then
-  -- A cancelled job that fails or would be tried again is simply cancelled.
-  if j.st ~= 'cancelling' then return {'refused', j.st} end
-  to = 'cancelled'
-end
+-- A job being cancelled that fails, or would be tried again, is simply cancelled.
+if j.st == 'cancelling' and (to == 'failed' or to == 'retrying') then to = 'cancelled' end
+if to ~= 'progress' and not allowed(j, to) then return {'refused', j.st} end
 
 j.on, j.lf = A.op, A.fence
 if A.progress then j.pg = A.progress end   -- with the end comes what was last reported

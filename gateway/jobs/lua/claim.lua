@@ -17,6 +17,7 @@ if j.ea and j.ea <= NOW then
 end
 -- The message can be faster than its own confirmation.
 if j.st ~= 'queued' then enter_queue(j) end
+j.ea = nil   -- it has started: what was to happen otherwise no longer does
 j.fe, j.on, j.ck, j.sa, j.wk, j.pg = j.fe + 1, 0, A.token, NOW, A.worker, nil
 enter(j, 'running')
 due_at(j, NOW + A.lease_ms)

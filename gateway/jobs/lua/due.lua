@@ -1,6 +1,8 @@
--- Act on what is due. A: limit, lease_ms (for whoever publishes), publish (false while the broker is away).
--- Answers {ms until the next entry, or -1; number of lost leases; messages to publish …}.
-local answer, lost = {0, 0}, 0
+-- Act on what is due. A: limit, lease_ms (for whoever publishes), publish (false while the broker is away), blocked
+-- (set of '<pool>.<priority>' whose queue is full), put_off_ms (for what cannot be published now).
+-- Answers {ms until the next entry, or -1; number of lost leases; entries that failed, one a line; messages …}.
+local answer, lost, failed, size = {0, 0, ''}, 0, '', 0
+local MOST = 4 * 1024 * 1024   -- bytes of messages in one answer
 
 local function recover(j)
   lost = lost + 1
@@ -21,7 +23,16 @@ local function recover(j)
   end
 end
 
-for _, entry in ipairs(redis.call('ZRANGEBYSCORE', P .. 'due', '-inf', NOW, 'LIMIT', 0, A.limit)) do
+local function publish(j)
+  if not A.publish or A.blocked[j.po .. '.' .. j.pr] then
+    return due_at(j, NOW + A.put_off_ms)
+  end
+  if j.st == 'queued' then audit(j) else due_at(j, NOW + A.lease_ms) end
+  answer[#answer + 1] = message(j)
+  size = size + #answer[#answer]
+end
+
+local function act(entry)
   local tenant, id = string.match(entry, '^(%S+) (%S+)$')
   local j = load_job(tenant, id)
   if not j or TERMINAL[j.st] then
@@ -31,17 +42,24 @@ for _, entry in ipairs(redis.call('ZRANGEBYSCORE', P .. 'due', '-inf', NOW, 'LIM
   elseif HELD[j.st] then
     recover(j)
     save_job(j)
-  elseif not TO_PUBLISH[j.st] then
-    redis.call('ZREM', P .. 'due', entry)
-  elseif A.publish then
-    due_at(j, NOW + A.lease_ms)
-    answer[#answer + 1] = message(j)
+  elseif TO_PUBLISH[j.st] or j.st == 'queued' then
+    publish(j)
   else
-    due_at(j, NOW + 1000)
+    redis.call('ZREM', P .. 'due', entry)
   end
+end
+
+for _, entry in ipairs(redis.call('ZRANGEBYSCORE', P .. 'due', '-inf', NOW, 'LIMIT', 0, A.limit)) do
+  -- One job we cannot deal with must not hold up the shard.
+  local well, fault = pcall(act, entry)
+  if not well then
+    redis.call('ZADD', P .. 'due', NOW + 60000, entry)
+    failed = failed .. entry .. ' ' .. string.gsub(tostring(fault), '\n', ' ') .. '\n'
+  end
+  if size > MOST then break end
 end
 
 local first = redis.call('ZRANGE', P .. 'due', 0, 0, 'WITHSCORES')
 answer[1] = first[2] and math.max(0, math.ceil(tonumber(first[2]) - NOW)) or -1
-answer[2] = lost
+answer[2], answer[3] = lost, failed
 return answer

@@ -76,31 +76,41 @@ local function emit(j, type)
   if progress then prune_progress(j) end
 end
 
--- Enter a state the table allows; the caller has checked with `allowed`.
+-- Enter a state the table allows; the caller has checked with `allowed`. The event comes first: should it fail, which
+-- no rule of ours allows, the job is where it was.
 local function enter(j, state)
-  redis.call('ZREM', index_key(j.tenant, 's:' .. j.st), j.id)
-  redis.call('ZADD', index_key(j.tenant, 's:' .. state), 0, j.id)
-  if j.st == 'queued' then redis.call('ZREM', P .. 'queued:' .. j.po, member(j)) end
-  if state == 'queued' then redis.call('ZADD', P .. 'queued:' .. j.po, NOW, member(j)) end
+  local former = j.st
   j.st = state
+  if TERMINAL[state] then j.fa, j.ck, j.ra = NOW, nil, nil end
+  if EVENT[state] then emit(j, EVENT[state]) end
+  redis.call('ZREM', index_key(j.tenant, 's:' .. former), j.id)
+  redis.call('ZADD', index_key(j.tenant, 's:' .. state), 0, j.id)
+  if former == 'queued' then redis.call('ZREM', P .. 'queued:' .. j.po, member(j)) end
+  if state == 'queued' then redis.call('ZADD', P .. 'queued:' .. j.po, NOW, member(j)) end
   if TERMINAL[state] then
-    j.fa, j.ck, j.ra = NOW, nil, nil
     redis.call('ZREM', P .. 'due', member(j))
     redis.call('ZADD', P .. 'ended', NOW, member(j))
     redis.call('HINCRBY', P .. 'open', j.tenant, -1)
   end
-  if EVENT[state] then emit(j, EVENT[state]) end
 end
 
 local function allowed(j, state) return ALLOWED[j.st][state] end
 
 local function due_at(j, ms) redis.call('ZADD', P .. 'due', ms, member(j)) end
 
--- Into the queue: from now on only the expiry, if there is one, is due.
+-- A queued job is looked at again after an hour, then after twice its age: should the broker have lost its message, or
+-- buried it, the job is published again, and the claim drops what is one too many.
+local AUDIT = 3600 * 1000
+local function audit(j)
+  local again = NOW + math.max(AUDIT, NOW - j.qa)
+  due_at(j, j.ea and math.min(j.ea, again) or again)
+end
+
+-- Into the queue.
 local function enter_queue(j)
   j.qa, j.ra = NOW, nil
   enter(j, 'queued')
-  if j.ea then due_at(j, j.ea) else redis.call('ZREM', P .. 'due', member(j)) end
+  audit(j)
 end
 
 -- Put the attempt that ends now on record (the newest 50 are kept).
@@ -123,7 +133,6 @@ local function retry_at(j, ms, attempt)
 end
 
 local function expire(j)
-  end_attempt(j)
   enter(j, 'expired')
   save_job(j)
 end

@@ -1,15 +1,20 @@
--- Forget jobs that ended before a time. A: retention_ms, limit. Answers '<tenant> <id>' of each.
-local gone = redis.call('ZRANGEBYSCORE', P .. 'ended', '-inf', NOW - A.retention_ms, 'LIMIT', 0, A.limit)
-for _, entry in ipairs(gone) do
+-- Forget jobs that ended before a time, in two steps, so that what is kept outside can go first: without A.entries answers
+-- up to A.limit candidates '<tenant> <id>'; with it forgets those that are still so. A: retention_ms, limit, entries.
+local before = NOW - A.retention_ms
+if not A.entries then return redis.call('ZRANGEBYSCORE', P .. 'ended', '-inf', before, 'LIMIT', 0, A.limit) end
+for _, entry in ipairs(A.entries) do
   local tenant, id = string.match(entry, '^(%S+) (%S+)$')
-  local j = load_job(tenant, id)
-  redis.call('ZREM', P .. 'ended', entry)
-  if j then
+  local ended = tonumber(redis.call('ZSCORE', P .. 'ended', entry) or math.huge)
+  if ended <= before then
+    local j = load_job(tenant, id)
+    redis.call('ZREM', P .. 'ended', entry)
     redis.call('DEL', job_key(tenant, id), stream_key(tenant, 'job:' .. id), meta_key(tenant, 'job:' .. id))
     redis.call('ZREM', index_key(tenant, 'all'), id)
-    redis.call('ZREM', index_key(tenant, 's:' .. j.st), id)
-    redis.call('ZREM', index_key(tenant, 't:' .. j.ty), id)
-    if j.ow then redis.call('ZREM', index_key(tenant, 'o:' .. j.ow), id) end
+    if j then
+      redis.call('ZREM', index_key(tenant, 's:' .. j.st), id)
+      redis.call('ZREM', index_key(tenant, 't:' .. j.ty), id)
+      if j.ow then redis.call('ZREM', index_key(tenant, 'o:' .. j.ow), id) end
+    end
   end
 end
-return gone
+return {}

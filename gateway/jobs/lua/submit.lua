@@ -34,7 +34,11 @@ local j = {
   tm = A.timeout_ms or tonumber(timeout), ca = NOW, ra = delayed and NOW + A.delay_ms or nil,
   ea = A.ttl_ms and NOW + A.ttl_ms or nil, tp = A.traceparent, tg = A.targets, fe = 0,
 }
-if A.rebuilt then j.rn, j.at, j.ca = A.rebuilt.run, A.rebuilt.attempt, A.rebuilt.created_at end
+if A.rebuilt then
+  j.rn, j.at, j.ca = A.rebuilt.run, A.rebuilt.attempt, A.rebuilt.created_at
+  -- Above every version told before the loss: no job gets a hundred a second for its whole life.
+  j.ve = math.max(1, math.floor((NOW - j.ca) / 10))
+end
 j.static = A.static .. ',"pool":"' .. j.po .. '","max_attempts":' .. j.ma
 redis.call('HSET', job_key(j.tenant, j.id), 's', j.static, 'i', A.input)
 redis.call('ZADD', index_key(j.tenant, 'all'), 0, j.id)

@@ -89,13 +89,18 @@ local function append(tenant, channel, event, json, sequence)
   local known = redis.call('HMGET', meta, 'born', 'offset', 'seq')
   local born = known[1] or base36(sequence)
   local offset = tonumber(known[2] or 0) + 1
+  local log = stream_key(tenant, name)
+  if not known[2] then
+    -- A log that outlived its meta: never go on below it.
+    local last = redis.call('XREVRANGE', log, '+', '-', 'COUNT', 1)[1]
+    if last then offset = entry_id(last[1]) + 1 end
+  end
   redis.call('HSET', meta, 'born', born, 'offset', offset, 'seq', sequence)
   -- The header holds the sequence of the channel's previous publication, so that the oldest entry left after
   -- trimming proves what was trimmed.
   local entry = (known[3] or '0') .. ' ' .. event.type .. ' ' .. (event.key or '-') .. ' '
     .. (event.info or '-') .. '\n' .. json
   if size ~= 0 then
-    local log = stream_key(tenant, name)
     local id = offset .. '-' .. sequence
     if size > 0 then
       redis.call('XADD', log, 'MAXLEN', '=', size, id, 'e', entry)
@@ -104,7 +109,11 @@ local function append(tenant, channel, event, json, sequence)
       redis.call('XADD', log, id, 'e', entry)
     end
   end
-  if size >= 0 then redis.call('PEXPIRE', meta, math.max(META_TTL, ttl)) end
+  if size >= 0 then
+    redis.call('PEXPIRE', meta, math.max(META_TTL, ttl))
+  elseif known[1] and not known[2] then
+    redis.call('PERSIST', meta)   -- somebody looked before there was anything; from now on the owner deletes it
+  end
   local epoch = epoch_of(born)
   redis.call('PUBLISH', P .. 'live:' .. tenant .. ':' .. name,
     '1 ' .. epoch .. ' ' .. offset .. ' ' .. sequence .. ' ' .. entry)

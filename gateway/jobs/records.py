@@ -1,0 +1,79 @@
+"""What the job scripts answer, as Python sees it. Pure."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import msgspec
+
+from gateway.jobs.queue import Message
+
+
+class Submitted(NamedTuple):
+    """What the submit script decided.
+
+    Attributes:
+        kind: `accepted`, `existing`, `unknown-type`, `quota`, `mismatch`, `in-flight` or `replay`.
+        job: the job's JSON, if there is one.
+        message: what to publish, when `accepted`.
+        answer: the stored answer, when `replay`.
+    """
+
+    kind: str
+    job: bytes = b""
+    message: Message | None = None
+    answer: bytes = b""
+
+
+class Claim(NamedTuple):
+    """A worker's right to a job: valid while `fence` is the newest."""
+
+    fence: int
+    max_attempts: int
+    timeout: float
+    traceparent: str
+
+
+class Job(NamedTuple):
+    """A job as read: `json` without input and attempts; those only when asked for."""
+
+    version: int
+    status: str
+    json: bytes
+    owner: str
+    input: bytes = b"{}"
+    attempts: tuple[bytes, ...] = ()
+
+
+class Result(NamedTuple):
+    """A job's result: JSON, or None while there is none."""
+
+    status: str
+    owner: str
+    json: bytes | None
+
+
+class Due(NamedTuple):
+    """What the due set gave.
+
+    Attributes:
+        next_ms: milliseconds to the next entry, -1 when there is none.
+        lost: leases that had ended.
+        failed: entries that could not be dealt with, and why.
+        messages: to be published.
+    """
+
+    next_ms: int
+    lost: int
+    failed: list[str]
+    messages: list[Message]
+
+
+def decode_message(packed: bytes) -> Message:
+    """Read a message as the scripts pack it."""
+    fields: dict[str, Any] = msgspec.msgpack.decode(packed)
+    fields["input"] = msgspec.Raw(fields["input"].encode())
+    fields["timeout"] = fields.pop("timeout_ms") / 1000
+    # An empty Lua table has no shape: it arrives as an empty list or map.
+    fields["channels"] = tuple(fields["channels"] or ())
+    return Message(**fields)

@@ -1,0 +1,167 @@
+"""The due set on a real Redis: delays, retries, lost leases, expiry, what was lost elsewhere."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+from redis.asyncio import Redis
+
+from gateway.errors import StaleFence
+from gateway.jobs.document import static_json
+from gateway.jobs.model import CRASH_LIMIT
+from gateway.jobs.records import Claim
+from tests.jobs.bench import TENANT, TRACE, Bench, dump
+
+
+async def test_a_retry_comes_back_as_the_next_attempt(bench: Bench) -> None:
+    job_id, old, claim = await bench.running()
+    await bench.jobs.advance(TENANT, job_id, fence=claim.fence, op=1, to="retrying", error='{"type":"X"}', delay_ms=0)
+    due = await bench.jobs.due(bench.tag, limit=10, lease=5, publish=True)
+    (message,) = due.messages
+    assert (message.attempt, message.run) == (2, 1)
+    assert bytes(message.input) == b'{"value":[]}'
+    assert await bench.claim(old, token="late") == "another attempt"
+    await bench.jobs.queued(message)
+    assert isinstance(await bench.claim(message, token="t2"), Claim)
+    assert (await bench.job(job_id))["attempt"] == 2
+    with pytest.raises(StaleFence):
+        await bench.jobs.advance(TENANT, job_id, fence=claim.fence, op=2, to="succeeded", result="1")
+
+
+async def test_a_lost_lease_becomes_another_attempt_and_three_are_poison(bench: Bench) -> None:
+    job_id, message, _ = await bench.submit(max_attempts=10)
+    assert message is not None
+    for crash in range(1, CRASH_LIMIT + 1):
+        assert isinstance(await bench.claim(message, token=f"t{crash}", lease=0), Claim)
+        due = await bench.jobs.due(bench.tag, limit=10, lease=0, publish=True)
+        assert due.lost == 1
+        if crash < CRASH_LIMIT:
+            assert (await bench.job(job_id))["status"] == "retrying"
+            await bench.store.client.zadd(bench.tag + "due", {f"{TENANT} {job_id}": 0})
+            (message,) = (await bench.jobs.due(bench.tag, limit=10, lease=5, publish=True)).messages
+    job = await bench.job(job_id)
+    assert job["status"] == "failed"
+    assert job["error"]["type"] == "WorkerLost"
+    assert len(job["attempts"]) == CRASH_LIMIT
+
+
+async def test_a_released_job_keeps_its_attempt(bench: Bench) -> None:
+    job_id, _, claim = await bench.running()
+    await bench.jobs.advance(TENANT, job_id, fence=claim.fence, op=1, to="released")
+    (message,) = (await bench.jobs.due(bench.tag, limit=10, lease=5, publish=True)).messages
+    assert message.attempt == 1
+    assert isinstance(await bench.claim(message, token="t2"), Claim)
+
+
+async def test_a_due_entry_is_handed_out_once(bench: Bench) -> None:
+    for _ in range(20):
+        await bench.submit(lease_ms=0)
+    found = await asyncio.gather(*(bench.jobs.due(bench.tag, limit=5, lease=60, publish=True) for _ in range(8)))
+    ids = [message.id for due in found for message in due.messages]
+    assert len(ids) == len(set(ids)) == 20
+
+
+async def test_a_job_that_cannot_be_dealt_with_does_not_hold_up_the_others(bench: Bench, redis: Redis) -> None:
+    bad, _, _ = await bench.submit(lease_ms=0)
+    good, _, _ = await bench.submit(lease_ms=0)
+    await redis.hset(f"{bench.tag}job:{TENANT}:{bad}", "d", "nonsense")
+    due = await bench.jobs.due(bench.tag, limit=10, lease=5, publish=True)
+    assert [message.id for message in due.messages] == [good]
+    assert len(due.failed) == 1
+    assert bad in due.failed[0]
+    assert due.next_ms > 1000
+
+
+async def test_a_full_queue_holds_up_nothing_else(bench: Bench) -> None:
+    await bench.submit(lease_ms=0)
+    other, _, _ = await bench.submit(lease_ms=0, priority="bulk")
+    due = await bench.jobs.due(bench.tag, limit=10, lease=5, publish=True, blocked=["default.default"])
+    assert [message.id for message in due.messages] == [other]
+
+
+async def test_a_queued_job_whose_message_is_lost_is_handed_out_again(bench: Bench, redis: Redis) -> None:
+    job_id, message, _ = await bench.submit()
+    assert message is not None
+    await bench.jobs.queued(message)
+    entry = f"{TENANT} {job_id}"
+    assert await redis.zscore(bench.tag + "due", entry) is not None
+    await redis.zadd(bench.tag + "due", {entry: 0})
+    (again,) = (await bench.jobs.due(bench.tag, limit=10, lease=5, publish=True)).messages
+    assert again == message
+    await bench.jobs.queued(again)
+    assert await bench.events(f"job:{job_id}") == ["job.queued"]
+    assert isinstance(await bench.claim(again), Claim)
+
+
+async def test_ttl_ends_with_the_start(bench: Bench) -> None:
+    job_id, message, _ = await bench.submit(ttl_ms=200)
+    assert message is not None
+    claim = await bench.claim(message)
+    assert isinstance(claim, Claim)
+    await asyncio.sleep(0.21)
+    await bench.jobs.advance(TENANT, job_id, fence=claim.fence, op=1, to="released")
+    assert isinstance(await bench.claim(message, token="t2"), Claim)
+
+
+async def test_without_a_broker_nothing_is_handed_out_and_nothing_lost(bench: Bench) -> None:
+    await bench.submit(lease_ms=0)
+    due = await bench.jobs.due(bench.tag, limit=5, lease=60, publish=False)
+    assert due.messages == []
+    assert 0 < due.next_ms <= 1000
+
+
+async def test_ttl_expires_what_has_not_started(bench: Bench) -> None:
+    job_id, message, _ = await bench.submit(ttl_ms=1)
+    assert message is not None
+    await asyncio.sleep(0.005)
+    assert await bench.claim(message) == "expired"
+    assert (await bench.job(job_id))["status"] == "expired"
+    other, message, _ = await bench.submit(ttl_ms=1)
+    assert message is not None
+    await bench.jobs.queued(message)
+    await asyncio.sleep(0.005)
+    await bench.jobs.due(bench.tag, limit=10, lease=5, publish=True)
+    assert (await bench.job(other))["status"] == "expired"
+
+
+async def test_a_delayed_job_is_scheduled_until_it_is_due(bench: Bench) -> None:
+    job_id, _, _ = await bench.submit(delay_ms=60_000)
+    assert await bench.events(f"job:{job_id}") == ["job.scheduled"]
+    assert (await bench.jobs.due(bench.tag, limit=10, lease=5, publish=True)).messages == []
+    await bench.store.client.zadd(bench.tag + "due", {f"{TENANT} {job_id}": 0})
+    assert len((await bench.jobs.due(bench.tag, limit=10, lease=5, publish=True)).messages) == 1
+
+
+async def test_purge_forgets_everything_of_an_ended_job(bench: Bench, redis: Redis) -> None:
+    job_id, _, claim = await bench.running(targets=[])
+    await bench.jobs.advance(TENANT, job_id, fence=claim.fence, op=1, to="succeeded", result="1")
+    assert await bench.jobs.outdated(bench.tag, retention=60, limit=10) == []
+    await bench.jobs.purge(bench.tag, [(TENANT, job_id)], retention=60)
+    assert (await bench.job(job_id))["status"] == "succeeded"  # it was not so after all
+    await asyncio.sleep(0.005)
+    assert await bench.jobs.outdated(bench.tag, retention=0, limit=10) == [(TENANT, job_id)]
+    await bench.jobs.purge(bench.tag, [(TENANT, job_id)], retention=0)
+    left = {key.decode().removeprefix(bench.tag) for key in await dump(redis)}
+    assert left == {"types", "open", f"seq:{TENANT}"}
+
+
+async def test_a_queue_that_forgot_gets_its_jobs_again(bench: Bench) -> None:
+    job_id, message, _ = await bench.submit()
+    assert message is not None
+    await bench.jobs.queued(message)
+    assert await bench.jobs.requeue(bench.tag, "default") == 1
+    (again,) = (await bench.jobs.due(bench.tag, limit=10, lease=5, publish=True)).messages
+    assert again.id == job_id
+    assert isinstance(await bench.claim(again), Claim)
+
+
+async def test_a_job_redis_lost_is_rebuilt_from_its_message(bench: Bench, redis: Redis) -> None:
+    job_id, message, _ = await bench.submit()
+    assert message is not None
+    await redis.flushall()
+    assert await bench.claim(message) == "missing"
+    static = static_json(TENANT, job_id, "echo", "ann", [], "default", TRACE)
+    await bench.jobs.rebuild(message, static, [bench.channels.target("jobs")])
+    assert isinstance(await bench.claim(message), Claim)
+    assert (await bench.job(job_id))["status"] == "running"
