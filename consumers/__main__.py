@@ -13,7 +13,7 @@ import structlog
 import uvloop
 
 from consumers.registry import load as load_tasks
-from consumers.worker import Plan, Worker
+from consumers.worker import Plan, Worker, WorkerStuck
 from gateway import __version__
 from gateway.errors import ConfigurationError
 from gateway.jobs.attachments import Attachments
@@ -25,6 +25,7 @@ from gateway.settings import load
 from gateway.store.channels import ChannelStore
 from gateway.store.redis import Store
 from gateway.telemetry.logs import configure
+from gateway.telemetry.supervisor import Supervisor
 
 log = structlog.get_logger(__name__)
 
@@ -60,29 +61,32 @@ async def _work(module: str, pool: str, concurrency: int, grace: float) -> None:
         for number in (signal.SIGINT, signal.SIGTERM):
             loop.add_signal_handler(number, worker.stop)
         reaper = Reaper(jobs, queue, settings, Attachments(settings.attachments_dir).forget)
-        async with asyncio.TaskGroup() as group:
-            reaping = group.create_task(reaper.run())
+        async with Supervisor() as supervisor:
+            supervisor.keep("reaper", reaper.run)
             await worker.run()
-            reaping.cancel()
     log.info("worker.stopped")
 
 
 def _go(program: Coroutine[None, None, None]) -> None:
     try:
         uvloop.run(program)
+    except WorkerStuck as error:
+        _refuse(error, code=1)
     except ConfigurationError as error:
         _refuse(error)
     except BaseExceptionGroup as group:
-        # A task group wraps what went wrong; a setting is still told as a sentence.
-        found, _ = group.split(ConfigurationError)
+        # Task groups wrap what went wrong, one in the other; a setting is still told as a sentence.
+        found: BaseException | None = group.split(ConfigurationError)[0]
+        while isinstance(found, BaseExceptionGroup):
+            found = found.exceptions[0]
         if found is None:
             raise
-        _refuse(found.exceptions[0])
+        _refuse(found)
 
 
-def _refuse(error: BaseException) -> None:
+def _refuse(error: BaseException, *, code: int = 2) -> None:
     click.echo(f"consumers: {error}", err=True)
-    raise SystemExit(2) from None
+    raise SystemExit(code) from None
 
 
 if __name__ == "__main__":

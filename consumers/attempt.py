@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import Awaitable, Callable
-from concurrent.futures import Executor
 from dataclasses import dataclass
 from random import Random
 from typing import Any, TypeVar
@@ -14,13 +13,16 @@ import msgspec
 import structlog
 
 from consumers.context import Context
-from consumers.outcome import GiveUp, TaskCancelled, TaskTimeout, after_error
+from consumers.outcome import GiveUp, TaskCancelled, TaskTimeout, after_error, encode_result
 from consumers.process import run_in_process
 from consumers.registry import Task
-from gateway.errors import StaleFence, StoreUnavailable
+from consumers.severing import Severable
+from consumers.threads import Slots
+from gateway.errors import GatewayError, StaleFence, StoreUnavailable
 from gateway.jobs.model import INLINE_RESULT
 from gateway.jobs.queue import Message
-from gateway.jobs.store import Claim, JobStore
+from gateway.jobs.records import Claim
+from gateway.jobs.store import JobStore
 from gateway.settings import Settings
 
 T = TypeVar("T")
@@ -40,7 +42,7 @@ class Tools:
     store: JobStore
     settings: Settings
     module: str
-    threads: Executor
+    slots: Slots
 
 
 class Attempt:
@@ -104,20 +106,19 @@ class Attempt:
         except TimeoutError as error:
             shown = TaskTimeout(f"took longer than {self._claim.timeout:g} s") if limit.expired() else error
             return self._failure(shown)
-        except Exception as error:  # noqa: BLE001 - a task may raise anything; it is recorded with the job
+        except (Exception, SystemExit) as error:  # noqa: BLE001 - a task may raise anything; it is recorded with the job
             return self._failure(error)
 
     async def _call(self) -> bytes:
         body = bytes(self._message.input)
-        if self._task.runs_in == "process":
-            return await run_in_process(self._task, self._tools.module, self._ctx, body, self._tools.threads)
+        task, tools = self._task, self._tools
+        if task.runs_in == "process":
+            limit = tools.settings.max_result_bytes
+            return await run_in_process(task, tools.module, self._ctx, body, max_result=limit)
         job_input = msgspec.json.decode(body)
-        if self._task.runs_in == "loop":
-            value = await self._task.function(self._ctx, job_input)
-        else:
-            loop = asyncio.get_running_loop()
-            value = await loop.run_in_executor(self._tools.threads, self._task.function, self._ctx, job_input)
-        return _encode(value)
+        if task.runs_in == "loop":
+            return encode_result(await Severable(task.function(self._ctx, job_input)))
+        return encode_result(await tools.slots.run(task.function, self._ctx, job_input))
 
     def _success(self, result: bytes) -> dict[str, Any]:
         limit = self._tools.settings.max_result_bytes
@@ -125,7 +126,7 @@ class Attempt:
             return self._failure(GiveUp(f"the result has {len(result)} bytes, more than {limit}"))
         return {"to": "succeeded", "result": result.decode(), "apart": len(result) > INLINE_RESULT}
 
-    def _failure(self, error: Exception) -> dict[str, Any]:
+    def _failure(self, error: BaseException) -> dict[str, Any]:
         outcome = after_error(
             error, attempt=self._message.attempt, max_attempts=self._claim.max_attempts, random=_jitter
         )
@@ -147,8 +148,10 @@ class Attempt:
                 cancelling = await self._tools.store.heartbeat(
                     message.tenant, message.id, self._claim.fence, settings.lease
                 )
-            except StoreUnavailable:
-                log.warning("attempt.heartbeat_missed", job_id=message.id)
+            except StaleFence:
+                raise
+            except GatewayError as error:
+                log.warning("attempt.heartbeat_missed", job_id=message.id, reason=error.code)
                 continue
             if cancelling:
                 self._stop("cancelled")
@@ -180,13 +183,6 @@ class Attempt:
             )
         )
         return state
-
-
-def _encode(value: object) -> bytes:
-    try:
-        return msgspec.json.encode(value)
-    except (TypeError, ValueError, RecursionError) as error:
-        raise GiveUp(f"the result is not JSON: {error}") from error
 
 
 async def until_stored(step: Callable[[], Awaitable[T]]) -> T:

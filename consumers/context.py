@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, TypedDict
 
 import msgspec
 
+from consumers.outcome import printable
 from gateway.jobs.attachments import Attachments, url
 
 if TYPE_CHECKING:
@@ -30,6 +31,16 @@ class Attached(TypedDict):
     url: str
 
 
+class TaskSettings(msgspec.Struct, frozen=True):
+    """The settings a task may know; no secrets.
+
+    Attributes:
+        webhook_allow: CIDRs the outbound address guard lets through although they are not public.
+    """
+
+    webhook_allow: tuple[str, ...] = ()
+
+
 class Context:
     """One attempt of one job, as its task sees it. The methods say from where they may be called.
 
@@ -40,7 +51,7 @@ class Context:
         run: 1, 2, … each time an ended job is run again.
         attempt: 1, 2, … within the run.
         max_attempts: the last one.
-        settings: the process' settings.
+        settings: those a task may know.
         cancelled: True once nobody wants the result any more; long tasks look at it.
     """
 
@@ -51,7 +62,7 @@ class Context:
         self.run = message.run
         self.attempt = message.attempt
         self.max_attempts = max_attempts
-        self.settings = settings
+        self.settings = TaskSettings(settings.webhook_allow)
         self.cancelled = False
         self._attachments = attachments
         self._loop = asyncio.get_running_loop()
@@ -69,8 +80,7 @@ class Context:
         Raises:
             Cancelled: nobody wants the result any more.
         """
-        if self.cancelled:
-            raise Cancelled("the job is no longer this attempt's")
+        self._check()
         self._reported = progress_json(done, total, message)
         try:
             running = asyncio.get_running_loop()
@@ -93,18 +103,25 @@ class Context:
         Raises:
             InvalidFields: the name or the media type breaks a rule.
             BodyTooLarge: over 64 MiB, or over 100 files.
+            Cancelled: nobody wants the result any more.
         """
+        self._check()
         size = await self._attachments.write(self.tenant, self.job_id, name, data, content_type)
         return {"name": name, "size": size, "type": content_type, "url": url(self.job_id, name)}
 
     def attach_sync(self, name: str, data: bytes, content_type: str) -> Attached:
         """Keep a file with the job, from a task in a thread. Raises as `attach`."""
+        self._check()
         return asyncio.run_coroutine_threadsafe(self.attach(name, data, content_type), self._loop).result()
+
+    def _check(self) -> None:
+        if self.cancelled:
+            raise Cancelled("the job is no longer this attempt's")
 
 
 def progress_json(done: float, total: float | None, message: str | None) -> str:
     """Write a job's progress: {done, total, fraction, message}; the fraction is within 0 and 1, or null."""
     fraction = min(1.0, max(0.0, done / total)) if total else None
-    text = message[:MAX_PROGRESS_MESSAGE].encode("utf-8", "replace").decode() if message is not None else None
+    text = None if message is None else printable(message, MAX_PROGRESS_MESSAGE)
     fields = {"done": done, "total": total, "fraction": fraction, "message": text}
     return msgspec.json.encode(fields).decode()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from random import Random
 from typing import Final, NamedTuple
 
@@ -9,6 +10,7 @@ import msgspec
 
 BACKOFF_BASE: Final = 1.0
 BACKOFF_CAP: Final = 600.0
+MAX_DELAY: Final = 30 * 86_400.0  # whatever the task asks for
 MAX_MESSAGE: Final = 1000  # characters of an error kept with the job
 
 
@@ -51,7 +53,9 @@ def after_error(error: BaseException, *, attempt: int, max_attempts: int, random
     retryable = not isinstance(error, GiveUp)
     again = retryable and attempt < max_attempts
     asked = error.after if isinstance(error, Retry) else None
-    delay = (asked if asked is not None else backoff(attempt, random)) if again else 0.0
+    if asked is None or math.isnan(asked):
+        asked = backoff(attempt, random)
+    delay = min(max(asked, 0.0), MAX_DELAY) if again else 0.0
     return Outcome("retrying" if again else "failed", describe(error, attempt, retryable=retryable), delay)
 
 
@@ -65,6 +69,35 @@ def backoff(attempt: int, random: Random) -> float:
 
 def describe(error: BaseException, attempt: int, *, retryable: bool) -> str:
     """Write an error as JSON: its type and message, never its traceback."""
-    text = str(error)[:MAX_MESSAGE].encode("utf-8", "replace").decode()
-    fields = {"type": type(error).__name__, "message": text, "attempt": attempt, "retryable": retryable}
+    fields = {
+        "type": type(error).__name__,
+        "message": shown(error),
+        "attempt": attempt,
+        "retryable": retryable,
+    }
     return msgspec.json.encode(fields).decode()
+
+
+def shown(error: BaseException) -> str:
+    """Return an error's message, whatever its `__str__` does."""
+    try:
+        return printable(str(error))
+    except Exception as broken:  # noqa: BLE001 - the error is the task's code
+        return f"(its message cannot be shown: {type(broken).__name__})"
+
+
+def printable(text: str, limit: int = MAX_MESSAGE) -> str:
+    """Cut a text, and replace what UTF-8 cannot say."""
+    return text[:limit].encode("utf-8", "replace").decode()
+
+
+def encode_result(value: object) -> bytes:
+    """Write a task's result as JSON.
+
+    Raises:
+        GiveUp: it is none.
+    """
+    try:
+        return msgspec.json.encode(value)
+    except (TypeError, ValueError, OverflowError, RecursionError) as error:
+        raise GiveUp(f"the result is not JSON: {error}") from error

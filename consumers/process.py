@@ -1,122 +1,192 @@
-"""Tasks in processes of their own: one process per attempt, so that a timeout can end it for good.
-
-Parent and child talk over a pipe: ("progress", done, total, message), ("attach", name, data, type) answered by the
-attachment or an error, and at the end ("result", JSON) or ("error", kind, type, message, after).
-"""
+"""Tasks in processes of their own: one process per attempt, so that a timeout can end it for good."""
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import multiprocessing
 import multiprocessing.connection
-import os
-import signal
-from concurrent.futures import Executor
-from typing import Any, Never, cast
+import multiprocessing.process
+import threading
+from typing import Final, cast
 
 import msgspec
+import structlog
 
-from consumers.context import Attached, Context
-from consumers.outcome import GiveUp, Retry
-from consumers.registry import Task, load
+from consumers.child import (
+    OVERHEAD,
+    Attach,
+    Facts,
+    Failure,
+    Kept,
+    Pipe,
+    Progress,
+    Refused,
+    Result,
+    encode,
+    main,
+)
+from consumers.context import Cancelled, Context
+from consumers.outcome import GiveUp, Retry, printable
+from consumers.registry import Task
+from consumers.threads import start_thread
+from gateway.errors import GatewayError
+from gateway.jobs.attachments import MAX_BYTES
 
-Pipe = multiprocessing.connection.Connection
+log = structlog.get_logger(__name__)
+
+EXIT_LIMIT: Final = 5.0  # seconds for a process to be gone: after its last word, and after SIGKILL
+
 # Not fork: the parent has threads and an event loop. A fresh interpreter costs a fraction of a second.
 _spawn = multiprocessing.get_context("spawn")
+# Starting a process also reaps others of ours that have ended: never while one is being killed or joined.
+_lock = threading.Lock()
+_messages: msgspec.msgpack.Decoder[Progress | Attach | Result | Failure] = msgspec.msgpack.Decoder(
+    Progress | Attach | Result | Failure
+)
 
 
 class ProcessDied(Exception):
-    """The process ended without an answer: killed, out of memory, crashed."""
+    """The process ended without an answer, or with one that cannot be read: killed, out of memory, crashed."""
 
 
 class RemoteError(Exception):
     """An error the task raised in its process; carries the original type's name."""
 
 
-class _ChildContext:
-    """The context inside the process: the same surface, over the pipe."""
-
-    def __init__(self, pipe: Pipe, facts: dict[str, Any]) -> None:
-        self._pipe = pipe
-        self.cancelled = False
-        self.__dict__.update(facts)
-
-    def progress(self, done: float, total: float | None = None, message: str | None = None) -> None:
-        self._pipe.send(("progress", done, total, message))
-
-    def attach_sync(self, name: str, data: bytes, content_type: str) -> Attached:
-        self._pipe.send(("attach", name, data, content_type))
-        ok, answer = self._pipe.recv()
-        if not ok:
-            raise GiveUp(answer)
-        return cast("Attached", answer)
-
-
-def _child(pipe: Pipe, module: str, name: str, facts: dict[str, Any], job_input: bytes) -> None:
-    # The worker decides when to stop, not the terminal's Ctrl-C.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    try:
-        function = load(module)[name].function
-        value = function(_ChildContext(pipe, facts), msgspec.json.decode(job_input))
-        pipe.send(("result", msgspec.json.encode(value)))
-    except BaseException as error:  # noqa: BLE001 - whatever it was, the parent records it
-        kind = {GiveUp: "give-up", Retry: "retry"}.get(type(error), "error")
-        pipe.send(("error", kind, type(error).__name__, str(error)[:1000], getattr(error, "after", None)))
-
-
-async def run_in_process(task: Task, module: str, ctx: Context, job_input: bytes, threads: Executor) -> bytes:
+async def run_in_process(task: Task, module: str, ctx: Context, job_input: bytes, *, max_result: int = 0) -> bytes:
     """Run an attempt in a process; returns the result as JSON. Cancelling kills the process.
+
+    Args:
+        task: what to run.
+        module: imported by the process; registers the task.
+        ctx: the attempt's.
+        job_input: JSON.
+        max_result: bytes a result may have, if more than an attachment.
 
     Raises:
         GiveUp, Retry, RemoteError: as the task raised.
         ProcessDied: the process ended without an answer.
     """
-    ours, theirs = _spawn.Pipe()
-    names = ("job_id", "type", "tenant", "run", "attempt", "max_attempts", "settings")
-    facts = {name: getattr(ctx, name) for name in names}
-    process = _spawn.Process(target=_child, args=(theirs, module, task.name, facts, job_input), daemon=True)
-    loop = asyncio.get_running_loop()
-    await loop.run_in_executor(threads, process.start)
-    theirs.close()
+    process = _Process(task, module, ctx, max(max_result, MAX_BYTES) + OVERHEAD)
+    running = start_thread(process.run, job_input)
     try:
-        return await loop.run_in_executor(threads, _listen, ours, process, ctx)
-    finally:
-        # Ends the listening thread as well: the pipe breaks.
-        if process.pid is not None and process.is_alive():
-            os.kill(process.pid, signal.SIGKILL)
-        await asyncio.shield(asyncio.to_thread(process.join))
-        process.close()
+        return cast("bytes", (await asyncio.shield(running)).result())
+    except asyncio.CancelledError:
+        start_thread(process.kill)
+        await asyncio.wait([running], timeout=EXIT_LIMIT)
+        raise
 
 
-def _listen(pipe: Pipe, process: multiprocessing.process.BaseProcess, ctx: Context) -> bytes:
-    with pipe:
+class _Process:
+    """One process from start to end. `run` has a thread of its own, which alone starts, reads, joins and closes."""
+
+    def __init__(self, task: Task, module: str, ctx: Context, max_message: int) -> None:
+        self._task = task
+        self._module = module
+        self._ctx = ctx
+        self._max_message = max_message
+        self._process: multiprocessing.process.BaseProcess | None = None
+        self._unwanted = False
+
+    def kill(self) -> None:
+        """End it, from any thread, even before it has been started."""
+        with _lock:
+            self._unwanted = True
+            self._kill()
+
+    def run(self, job_input: bytes) -> bytes:
+        ours = self._start()
+        answer, why, patience = None, "", 0.0
+        try:
+            answer = self._talk(ours, job_input)
+        except (EOFError, OSError):
+            patience = EXIT_LIMIT  # it is ending by itself, with a code that tells something
+        except msgspec.DecodeError as error:
+            why = f" after a message that cannot be read: {error}"
+        finally:
+            ours.close()
+            code = self._end(patience)
+        if isinstance(answer, Result):
+            return answer.body
+        if isinstance(answer, Failure):
+            raise _error(answer)
+        raise ProcessDied(f"the task's process ended with code {code}{why}")
+
+    def _start(self) -> Pipe:
+        ours, theirs = _spawn.Pipe()
+        try:
+            with _lock:
+                if self._unwanted:
+                    raise Cancelled("the job is no longer this attempt's")  # noqa: TRY301 - both pipe ends are closed below
+                arguments = (theirs, self._module, self._task.name, self._facts())
+                process = _spawn.Process(target=main, args=arguments, daemon=True)
+                process.start()
+                self._process = process
+        except BaseException:
+            ours.close()
+            raise
+        finally:
+            theirs.close()
+        return ours
+
+    def _facts(self) -> Facts:
+        names = (name for name in Facts.__struct_fields__ if name != "max_message")
+        return Facts(**{name: getattr(self._ctx, name) for name in names}, max_message=self._max_message)
+
+    def _talk(self, pipe: Pipe, job_input: bytes) -> Result | Failure:
+        pipe.send_bytes(job_input)
         while True:
-            try:
-                kind, *rest = pipe.recv()
-            except (EOFError, OSError):
-                process.join()
-                raise ProcessDied(f"the task's process ended with code {process.exitcode}") from None
-            match kind:
-                case "progress":
-                    ctx.progress(*rest)
-                case "attach":
-                    pipe.send(_attach(ctx, *rest))
-                case "result":
-                    return cast("bytes", rest[0])
-                case _:
-                    _raise(*rest)
+            message = _messages.decode(pipe.recv_bytes(self._max_message))
+            if isinstance(message, Progress):
+                self._ctx.progress(message.done, message.total, message.message)
+            elif isinstance(message, Attach):
+                pipe.send_bytes(encode(_attach(self._ctx, message)))
+            else:
+                return message
+
+    def _end(self, patience: float) -> int | None:
+        """See to it that the process is gone; returns its exit code."""
+        process = self._process
+        if process is None:
+            return None
+        if patience:
+            multiprocessing.connection.wait([process.sentinel], patience)
+        with _lock:
+            self._kill()
+        multiprocessing.connection.wait([process.sentinel], EXIT_LIMIT)
+        with _lock:
+            process.join(1.0)
+            code = process.exitcode
+            self._process = None
+            with contextlib.suppress(
+                ValueError
+            ):  # not even SIGKILL ended it (a hanging disk); it is left to the system
+                process.close()
+        return code
+
+    def _kill(self) -> None:
+        if self._process is not None and self._process.is_alive():
+            self._process.kill()
 
 
-def _attach(ctx: Context, name: str, data: bytes, content_type: str) -> tuple[bool, Attached | str]:
+def _attach(ctx: Context, asked: Attach) -> Kept | Refused:
     try:
-        return True, ctx.attach_sync(name, data, content_type)
-    except Exception as error:  # noqa: BLE001 - told to the task in the child
-        return False, str(error)
+        return Kept(**ctx.attach_sync(asked.name, asked.data, asked.content_type))
+    except Cancelled as error:
+        return Refused("cancelled", str(error))
+    except GatewayError as error:
+        return Refused("rule", "; ".join([str(error), *(f"{at}: {rule}" for at, rule in error.errors)]))
+    except Exception as error:
+        log.exception("attempt.attach_failed", job_id=ctx.job_id)
+        return Refused("failed", printable(str(error)))
 
 
-def _raise(kind: str, type_name: str, message: str, after: float | None) -> Never:
-    if kind == "give-up":
-        raise GiveUp(message)
-    if kind == "retry":
-        raise Retry(message, after=after)
-    raise type(type_name, (RemoteError,), {})(message)
+def _error(failure: Failure) -> Exception:
+    """Make the error anew, with the name its type had there."""
+    if failure.kind == "retry":
+        asked: Exception = type(failure.type, (Retry,), {})(failure.message, after=failure.after)
+        return asked
+    base = GiveUp if failure.kind == "give-up" else RemoteError
+    error: Exception = type(failure.type, (base,), {})(failure.message)
+    return error

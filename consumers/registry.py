@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 import inspect
 from collections.abc import Callable
-from typing import Any, Literal, NamedTuple
+from typing import Any, Final, Literal, NamedTuple
 
 from gateway.errors import ConfigurationError
 from gateway.jobs.model import POOL, TYPE
@@ -32,6 +32,9 @@ class Task(NamedTuple):
     max_attempts: int
     runs_in: Literal["loop", "thread", "process"]
 
+
+SHORTEST: Final = 0.001
+LONGEST: Final = 30 * 86_400.0
 
 _tasks: dict[str, Task] = {}
 
@@ -65,10 +68,12 @@ def task(
         faults = {
             "the name must be words of A-Z a-z 0-9 _ - joined by dots": not TYPE.match(name),
             "the pool must be 1 to 64 characters of A-Z a-z 0-9 _ -": not POOL.match(pool),
-            "timeout must be positive": timeout <= 0,
+            f"timeout must be from {MIN_TIMEOUT:g} to {MAX_TIMEOUT:g} seconds": not MIN_TIMEOUT
+            <= timeout
+            <= MAX_TIMEOUT,
             "max_attempts must be at least 1": max_attempts < 1,
             "an async function cannot run in a process": is_async and processes,
-            "the name is taken": name in _tasks and _tasks[name].function.__qualname__ != function.__qualname__,
+            "the name is taken": name in _tasks and _place(_tasks[name].function) != _place(function),
         }
         for fault, found in faults.items():
             if found:
@@ -82,6 +87,11 @@ def task(
         return function
 
     return register
+
+
+def _place(function: Function) -> tuple[str, str]:
+    """Where a function is written: the same place imported twice is one task."""
+    return function.__module__, function.__qualname__
 
 
 def load(module: str) -> dict[str, Task]:

@@ -5,10 +5,11 @@ from __future__ import annotations
 import asyncio
 import secrets
 import socket
-from collections.abc import Coroutine, Mapping
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Coroutine, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from functools import partial
+from typing import Any, Final
 
 import structlog
 
@@ -16,18 +17,21 @@ from consumers.attempt import Attempt, Tools, until_stored
 from consumers.context import Context
 from consumers.outcome import GiveUp, describe
 from consumers.registry import Task
-from gateway.errors import Conflict, GatewayError, StoreUnavailable
+from consumers.threads import Slots
+from gateway.errors import Conflict, GatewayError, StaleFence, StoreUnavailable
 from gateway.jobs.attachments import Attachments
 from gateway.jobs.model import PRIORITIES
 from gateway.jobs.queue import Delivery, JobQueue, Message
 from gateway.jobs.rebuild import Rebuilder
-from gateway.jobs.store import Claim, JobStore
+from gateway.jobs.records import Claim
+from gateway.jobs.store import JobStore
 from gateway.settings import Settings
 
 log = structlog.get_logger(__name__)
 
 REGISTER_EVERY = 10.0  # the types are told again in case Redis forgot them
 AWAY_NAP = 0.5
+RECORD_LIMIT: Final = 5.0  # seconds a stop waits for Redis to hear what became of the jobs; their leases recover them
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,6 +53,10 @@ class Plan:
     grace: float = 20.0
 
 
+class WorkerStuck(Exception):
+    """Threads that do not end hold all slots; only a new process can go on."""
+
+
 class Worker:
     """Runs the tasks of one pool, so many at a time."""
 
@@ -60,47 +68,68 @@ class Worker:
         self._plan = plan
         self._tasks = {name: task for name, task in plan.tasks.items() if task.pool == plan.pool}
         self._attachments = Attachments(settings.attachments_dir)
-        self._slots = asyncio.Semaphore(plan.concurrency)
+        self._slots = Slots(plan.concurrency, self._give_up)
+        self._stuck = False
         self._running: set[Attempt] = set()
+        self._busy = 0  # deliveries between claim and acknowledgement
+        self._asked = False
         self._stopping = asyncio.Event()
+        self._hurry = asyncio.Event()
         self._stopped = asyncio.Event()
         self._idle = asyncio.Event()
         self._idle.set()
         self._name = f"{socket.gethostname()}-{secrets.token_hex(3)}"
 
     def stop(self) -> None:
-        """Ask for a graceful stop: nothing new is started, running jobs get their grace, the rest goes back."""
+        """Ask for a graceful stop: nothing new is started, running jobs get their grace, the rest goes back.
+
+        Asked again, nothing is waited for: leases recover the jobs.
+        """
+        if self._asked:
+            self._hurry.set()
+        self._asked = True
         self._stopping.set()
+
+    def _give_up(self) -> None:
+        if not self._stopping.is_set():
+            log.error("worker.stuck", worker=self._name, abandoned=self._slots.abandoned)
+            self._stuck = True
+            self._stopping.set()
 
     async def stopped(self) -> None:
         """Wait until `run` has returned after `stop`."""
         await self._stopped.wait()
 
     async def run(self) -> None:
-        """Work until `stop` is called."""
-        threads = ThreadPoolExecutor(self._plan.concurrency * 2, thread_name_prefix="task")
-        tools = Tools(store=self._store, settings=self._settings, module=self._plan.module, threads=threads)
+        """Work until `stop` is called.
+
+        Raises:
+            WorkerStuck: no job can run any more in this process; what else ran has been finished or given back.
+        """
+        tools = Tools(store=self._store, settings=self._settings, module=self._plan.module, slots=self._slots)
+        try:
+            async with asyncio.TaskGroup() as tasks:
+                # The queues stand before the types are known: a submission must not meet a missing queue.
+                if await self._unless_stopped(self._queue.declare(self._plan.pool)):
+                    announcing = tasks.create_task(self._announce())
+                    await self._consume(tools)
+                    announcing.cancel()
+        finally:
+            if self._stopping.is_set():
+                self._stopped.set()
+        if self._stuck:
+            raise WorkerStuck("tasks that ignored their timeout hold all threads; the worker must be replaced")
+
+    async def _consume(self, tools: Tools) -> None:
         prefetch: dict[str, int] = dict.fromkeys(PRIORITIES, self._plan.concurrency)
 
         async def on_delivery(delivery: Delivery) -> None:
             await self._handle(delivery, tools)
 
-        try:
-            async with asyncio.TaskGroup() as tasks:
-                # The queues stand before the types are known: a submission must not meet a missing queue.
-                if not await self._unless_stopped(self._queue.declare(self._plan.pool)):
-                    return
-                announcing = tasks.create_task(self._announce())
-                async with self._queue.consume(self._plan.pool, prefetch, on_delivery):
-                    log.info("worker.ready", worker=self._name, pool=self._plan.pool)
-                    await self._stopping.wait()
-                    await self._drain()
-                announcing.cancel()
-        finally:
-            # Threads of abandoned attempts end when they next look at their context.
-            threads.shutdown(wait=False, cancel_futures=True)
-            if self._stopping.is_set():
-                self._stopped.set()
+        async with self._queue.consume(self._plan.pool, prefetch, on_delivery):
+            log.info("worker.ready", worker=self._name, pool=self._plan.pool)
+            await self._stopping.wait()
+            await self._drain()
 
     async def _unless_stopped(self, work: Coroutine[Any, Any, None]) -> bool:
         """Do something that may wait for the broker as long as it takes; False when the stop came first."""
@@ -128,32 +157,73 @@ class Worker:
             await asyncio.sleep(REGISTER_EVERY)
 
     async def _drain(self) -> None:
-        log.info("worker.stopping", worker=self._name, running=len(self._running))
+        log.info("worker.stopping", worker=self._name, busy=self._busy)
+        if await self._idle_within(self._plan.grace):
+            return
+        for attempt in list(self._running):
+            attempt.release()
+        if not await self._idle_within(RECORD_LIMIT):
+            log.warning("worker.left_unfinished", worker=self._name, busy=self._busy)
+
+    async def _idle_within(self, limit: float) -> bool:
+        """Wait until nothing runs, for so many seconds or until there is a hurry."""
+        async with asyncio.TaskGroup() as tasks:
+            waiting = [tasks.create_task(self._idle.wait()), tasks.create_task(self._hurry.wait())]
+            await asyncio.wait(waiting, timeout=limit, return_when=asyncio.FIRST_COMPLETED)
+            for task in waiting:
+                task.cancel()
+        return self._idle.is_set()
+
+    @contextmanager
+    def _working(self) -> Iterator[None]:
+        """Count as busy, from before the claim: a stop must not leave between the claim and the run."""
+        self._busy += 1
+        self._idle.clear()
         try:
-            async with asyncio.timeout(self._plan.grace):
-                await self._idle.wait()
-        except TimeoutError:
-            for attempt in list(self._running):
-                attempt.release()
-            await self._idle.wait()
+            yield
+        finally:
+            self._busy -= 1
+            if not self._busy:
+                self._idle.set()
 
     async def _handle(self, delivery: Delivery, tools: Tools) -> None:
         """Take a delivery to its end. Cancelled when the consumer closes: the message goes back by itself."""
+        message = delivery.message
         async with self._slots:
-            if self._stopping.is_set():
-                # Not requeued: the broker would send it straight back. Closing the consumer returns it.
-                await asyncio.Event().wait()
-            message = delivery.message
-            with structlog.contextvars.bound_contextvars(job_id=message.id, tenant=message.tenant):
-                token = secrets.token_hex(8)
-                claim = await until_stored(lambda: self._claim(message, token))
-                if isinstance(claim, str):
-                    log.debug("worker.dropped", why=claim)
-                else:
-                    if claim.timeout > self._settings.consumer_timeout:
-                        await delivery.ack()  # the broker would take it for stuck; lease and reaper own it now
-                    await self._run(message, claim, tools)
-                await delivery.ack()
+            if not self._stopping.is_set():
+                with self._working(), structlog.contextvars.bound_contextvars(job_id=message.id, tenant=message.tenant):
+                    if await self._take(delivery, tools):
+                        return
+            # Not requeued: the broker would send it straight back. Closing the consumer returns it.
+            await asyncio.Event().wait()
+
+    async def _take(self, delivery: Delivery, tools: Tools) -> bool:
+        """Claim and run; False when the stop came before the claim."""
+        message = delivery.message
+        claim = await self._until_claimed(message)
+        if claim is None:
+            return False
+        if isinstance(claim, str):
+            log.debug("worker.dropped", why=claim)
+        elif self._stopping.is_set():
+            await self._record(message, claim, to="released")
+        else:
+            if claim.timeout > self._settings.consumer_timeout:
+                await delivery.ack()  # the broker would take it for stuck; lease and reaper own it now
+            await self._run(message, claim, tools)
+        await delivery.ack()
+        return True
+
+    async def _until_claimed(self, message: Message) -> Claim | str | None:
+        """Claim, waiting for Redis; None when the stop comes first."""
+        token = secrets.token_hex(8)
+        while not self._stopping.is_set():
+            try:
+                return await self._claim(message, token)
+            except StoreUnavailable:
+                log.warning("store.waiting")
+                await self._unless_stopped(asyncio.sleep(AWAY_NAP))
+        return None
 
     async def _claim(self, message: Message, token: str) -> Claim | str:
         claim = await self._store.claim(message, token=token, lease=self._settings.lease, worker=self._name)
@@ -171,30 +241,22 @@ class Worker:
         ctx = Context(message, claim.max_attempts, self._settings, self._attachments)
         attempt = Attempt(tools, message, task, claim, ctx)
         self._running.add(attempt)
-        self._idle.clear()
         try:
             await attempt.run()
         finally:
             self._running.discard(attempt)
-            if not self._running:
-                self._idle.set()
 
     async def _refuse(self, message: Message, claim: Claim) -> None:
         """Another worker of the pool may know the type: give it one more chance after a while."""
         error = describe(GiveUp(f"this worker has no task {message.type!r}"), message.attempt, retryable=True)
         last = message.attempt >= claim.max_attempts
+        await self._record(message, claim, to="failed" if last else "retrying", error=error, delay_ms=10_000)
+
+    async def _record(self, message: Message, claim: Claim, **facts: Any) -> None:  # noqa: ANN401 - those of advance.lua
+        """Record the only operation of a claim whose job is not run."""
+        lease_ms = int(self._settings.lease * 1000)
+        step = partial(self._store.advance, message.tenant, message.id, fence=claim.fence, op=1, lease_ms=lease_ms)
         try:
-            await until_stored(
-                lambda: self._store.advance(
-                    message.tenant,
-                    message.id,
-                    fence=claim.fence,
-                    op=1,
-                    to="failed" if last else "retrying",
-                    error=error,
-                    delay_ms=10_000,
-                    lease_ms=int(self._settings.lease * 1000),
-                )
-            )
-        except (Conflict, StoreUnavailable) as refused:
-            log.warning("worker.refusal_unrecorded", reason=refused.code)
+            await until_stored(lambda: step(**facts))
+        except (Conflict, StaleFence) as refused:
+            log.warning("worker.unrecorded", to=facts["to"], reason=refused.code)

@@ -6,12 +6,16 @@ import asyncio
 from abc import ABC, abstractmethod
 from collections.abc import Coroutine
 from contextlib import AbstractAsyncContextManager
+from random import uniform
+from typing import Final
 
 import structlog
 
 from gateway.jobs.queue import Delivery, Handler
 
 log = structlog.get_logger(__name__)
+
+FAILED_NAP: Final = 1.0  # seconds, jittered: what fails at once must not use up its deliveries in milliseconds
 
 
 class Consumption(AbstractAsyncContextManager[None], ABC):
@@ -54,6 +58,7 @@ class Consumption(AbstractAsyncContextManager[None], ABC):
             await self._handler(delivery)
         except Exception:
             log.exception("queue.handler_failed", job_id=delivery.message.id, tenant=delivery.message.tenant)
+            await asyncio.sleep(uniform(0.5, 1.5) * FAILED_NAP)  # noqa: S311 - spreads load, guards nothing
             await delivery.requeue()
 
     async def __aenter__(self) -> None:

@@ -73,6 +73,10 @@ class Process:
         self._popen.kill()
         self._end()
 
+    def ended(self, limit: float = 30.0) -> int:
+        """Wait for it to end by itself; returns the exit code."""
+        return self._popen.wait(limit)
+
     def stop(self, limit: float = 30.0) -> int:
         """SIGTERM, as a supervisor would; returns the exit code."""
         if self._popen.poll() is None:

@@ -96,15 +96,16 @@ end
 
 local function allowed(j, state) return ALLOWED[j.st][state] end
 
-local function due_at(j, ms) redis.call('ZADD', P .. 'due', ms, member(j)) end
+-- Look at the job again at this time, or when it expires, whichever comes first.
+local function due_at(j, ms)
+  if j.ea and allowed(j, 'expired') then ms = math.min(ms, j.ea) end
+  redis.call('ZADD', P .. 'due', ms, member(j))
+end
 
 -- A queued job is looked at again after an hour, then after twice its age: should the broker have lost its message, or
 -- buried it, the job is published again, and the claim drops what is one too many.
 local AUDIT = 3600 * 1000
-local function audit(j)
-  local again = NOW + math.max(AUDIT, NOW - j.qa)
-  due_at(j, j.ea and math.min(j.ea, again) or again)
-end
+local function audit(j) due_at(j, NOW + math.max(AUDIT, NOW - j.qa)) end
 
 -- Into the queue.
 local function enter_queue(j)

@@ -1,0 +1,59 @@
+"""Tasks that run in processes of their own, which import this module again."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from typing import Any
+
+from consumers import Context, GiveUp, Retry, task
+
+
+class Hopeless(GiveUp):
+    """A task's own kind of giving up."""
+
+
+@task("process.double", processes=True)
+def double(ctx: Context, job_input: Any) -> Any:
+    ctx.progress(1, 2, "half way")
+    attached = ctx.attach_sync("half.txt", b"half", "text/plain")
+    return {"twice": job_input * 2, "pid": os.getpid(), "attached": attached, "job": ctx.job_id, "type": ctx.type}
+
+
+@task("process.raise", processes=True)
+def fail(ctx: Context, job_input: Any) -> None:
+    del ctx
+    match job_input:
+        case "give-up":
+            raise GiveUp("no way")
+        case "own-give-up":
+            raise Hopeless("no way at all")
+        case "retry":
+            raise Retry("later", after=7)
+        case "value":
+            raise ValueError("bad value")
+        case "exit":
+            os._exit(7)
+        case "kill":
+            os.kill(os.getpid(), signal.SIGKILL)
+
+
+@task("process.not-json", processes=True)
+def not_json(ctx: Context, job_input: Any) -> object:
+    del ctx, job_input
+    return object()
+
+
+@task("process.attach", processes=True)
+def attach(ctx: Context, job_input: Any) -> Any:
+    return ctx.attach_sync(job_input, b"data", "text/plain")
+
+
+@task("process.stuck", processes=True)
+def stuck(ctx: Context, job_input: Any) -> None:
+    """Tell the process' id and never end."""
+    del job_input
+    ctx.progress(0, None, str(os.getpid()))
+    while True:
+        time.sleep(60)
