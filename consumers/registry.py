@@ -68,9 +68,7 @@ def task(
         faults = {
             "the name must be words of A-Z a-z 0-9 _ - joined by dots": not TYPE.match(name),
             "the pool must be 1 to 64 characters of A-Z a-z 0-9 _ -": not POOL.match(pool),
-            f"timeout must be from {MIN_TIMEOUT:g} to {MAX_TIMEOUT:g} seconds": not MIN_TIMEOUT
-            <= timeout
-            <= MAX_TIMEOUT,
+            f"timeout must be from {SHORTEST:g} to {LONGEST:g} seconds": not SHORTEST <= timeout <= LONGEST,
             "max_attempts must be at least 1": max_attempts < 1,
             "an async function cannot run in a process": is_async and processes,
             "the name is taken": name in _tasks and _place(_tasks[name].function) != _place(function),
