@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 
 import msgspec
+import pytest
 
+from gateway.jobs import consumption
 from gateway.jobs.model import PRIORITIES
 from gateway.jobs.queue import DELIVERY_LIMIT, Delivery, JobQueue
 from tests.support.brokers import Broker
@@ -87,7 +89,10 @@ async def test_a_handler_that_raises_gets_its_message_again(queue: JobQueue, poo
     assert seen == [message.id] * 2
 
 
-async def test_a_message_nobody_can_handle_dies_in_the_end(broker: Broker, queue: JobQueue, pool: str) -> None:
+async def test_a_message_nobody_can_handle_dies_in_the_end(
+    broker: Broker, queue: JobQueue, pool: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(consumption, "FAILED_NAP", 0.01)  # between deliveries; there are twenty
     tries = 0
 
     async def handler(delivery: Delivery) -> None:

@@ -60,7 +60,7 @@ class StreamReader(Reader):
                 block = await client.block()
                 self.cursor = client.last_id or self.cursor
                 self.resets += block.get("event") == "gateway.reset"
-                if "data" in block and self.took(json.loads(block["data"])["data"], last):
+                if block.get("data") and self.took(json.loads(block["data"])["data"], last):
                     return
 
 

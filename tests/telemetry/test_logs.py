@@ -21,12 +21,15 @@ JWT = "eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiJhbm4ifQ.c2lnbmF0dXJl"
 
 @pytest.fixture(autouse=True)
 def restored() -> Iterator[None]:
-    """Leave structlog and logging as they were."""
-    root = logging.getLogger()
-    handlers, level = root.handlers[:], root.level
+    """Leave structlog and logging as they were. A server of another test has silenced uvicorn's loggers."""
+    root, others = logging.getLogger(), [logging.getLogger(f"uvicorn.{name}") for name in ("error", "access")]
+    handlers, levels = root.handlers[:], [logger.level for logger in (root, *others)]
+    for logger in others:
+        logger.setLevel(logging.NOTSET)
     yield
     root.handlers[:] = handlers
-    root.setLevel(level)
+    for logger, level in zip((root, *others), levels, strict=True):
+        logger.setLevel(level)
     structlog.reset_defaults()
 
 
