@@ -28,6 +28,7 @@ from gateway.fanout import routes as fanout_routes
 from gateway.fanout.hub import Hub
 from gateway.fanout.watch import watch
 from gateway.jobs.attachments import Attachments
+from gateway.jobs.calls import JobCalls
 from gateway.jobs.queue import JobQueue
 from gateway.jobs.queues import open_queue
 from gateway.jobs.reaper import Reaper
@@ -160,6 +161,7 @@ def _routes(app: Starlette, services: Services, samples: Mapping[str, Path]) -> 
         def watch(self, tenant: str, channel: str) -> AbstractAsyncContextManager[asyncio.Event]:
             return watch(hub, tenant, channel)
 
+    service = JobService(jobs, services.queue, channels, Watcher(), settings)
     fanout = fanout_routes.Dependencies(
         settings=settings,
         hub=hub,
@@ -168,8 +170,8 @@ def _routes(app: Starlette, services: Services, samples: Mapping[str, Path]) -> 
         authenticator=services.authenticator,
         tickets=tickets,
         secret=lambda: services.secret,
+        calls=JobCalls(service).methods(),
     )
-    service = JobService(jobs, services.queue, channels, Watcher(), settings)
     return [
         *HealthRoutes(lambda: _readiness(app, services)).routes(),
         *JobRoutes(service, channels, Attachments(settings.attachments_dir)).routes(),

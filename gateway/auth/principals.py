@@ -52,6 +52,7 @@ class Principal(msgspec.Struct, frozen=True, kw_only=True):
         expires_at: unix seconds, or None: for ever.
         jti: the token's id.
         channels: channels a WebSocket of it is subscribed to by the server.
+        subs: options of these, by channel, as JSON.
     """
 
     tenant: str
@@ -63,6 +64,7 @@ class Principal(msgspec.Struct, frozen=True, kw_only=True):
     expires_at: float | None = None
     jti: str | None = None
     channels: tuple[str, ...] = ()
+    subs: dict[str, bytes] | None = None
 
 
 ANONYMOUS = Principal(tenant=DEFAULT_TENANT, subject="", kind="anonymous")

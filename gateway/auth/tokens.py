@@ -141,6 +141,7 @@ class Tokens:
             expires_at=claims.exp,
             jti=claims.jti,
             channels=tuple(dict.fromkeys((*claims.channels, *claims.subs))),
+            subs={channel: bytes(options) for channel, options in claims.subs.items()} or None,
         )
 
     def verify_subscription(self, token: str, now: float) -> SubscriptionGrant:

@@ -17,7 +17,7 @@ REJECT_UNRECOVERED = 2  # subscribe flag: answer error 112 instead of `recovered
 
 Number = Annotated[int, msgspec.Meta(ge=0)]
 Limit = Annotated[int, msgspec.Meta(ge=-1)]
-_NONE = msgspec.Raw(b"")
+NOTHING = msgspec.Raw(b"")
 
 
 class SubscribeRequest(msgspec.Struct):
@@ -31,7 +31,7 @@ class SubscribeRequest(msgspec.Struct):
     positioned: bool = False
     recoverable: bool = False
     join_leave: bool = False
-    tf: msgspec.Raw = _NONE
+    tf: msgspec.Raw = NOTHING
     flag: int = 0
 
 
@@ -54,7 +54,7 @@ class PublishRequest(msgspec.Struct):
     """`publish`; `data` stays as the client wrote it."""
 
     channel: str = ""
-    data: msgspec.Raw = _NONE
+    data: msgspec.Raw = NOTHING
 
 
 class Since(msgspec.Struct):
@@ -71,6 +71,13 @@ class HistoryRequest(msgspec.Struct):
     limit: Limit = 0
     since: Since | None = None
     reverse: bool = False
+
+
+class RpcRequest(msgspec.Struct):
+    """`rpc`."""
+
+    method: str = ""
+    data: msgspec.Raw = NOTHING
 
 
 class TokenRequest(msgspec.Struct):
@@ -97,7 +104,7 @@ class Command(msgspec.Struct):
     history: HistoryRequest | None = None
     ping: Empty | None = None
     send: Empty | None = None
-    rpc: Empty | None = None
+    rpc: RpcRequest | None = None
     refresh: TokenRequest | None = None
     sub_refresh: TokenRequest | None = None
 
@@ -173,6 +180,7 @@ class SubscribeResult(msgspec.Struct, omit_defaults=True):
     was_recovering: bool = False
     expires: bool = False
     ttl: int = 0
+    data: msgspec.Raw = NOTHING
 
 
 class ConnectResult(msgspec.Struct, omit_defaults=True):
@@ -192,6 +200,25 @@ class SubRefreshResult(msgspec.Struct, omit_defaults=True):
 
     expires: bool = False
     ttl: int = 0
+
+
+class PresenceResult(msgspec.Struct):
+    """`presence`: infos by client."""
+
+    presence: dict[str, msgspec.Raw]
+
+
+class PresenceStatsResult(msgspec.Struct):
+    """`presence_stats`; clients read both numbers without a default."""
+
+    num_clients: int
+    num_users: int
+
+
+class RpcResult(msgspec.Struct):
+    """`rpc`."""
+
+    data: msgspec.Raw
 
 
 class HistoryResult(msgspec.Struct):
@@ -228,6 +255,11 @@ def unsubscribe_push(channel: str, told: Unsubscribe) -> bytes:
     return _encode(body)
 
 
+def subscribe_push(channel: str, joined: SubscribeResult) -> bytes:
+    """Encode the push that tells of a new server-side subscription."""
+    return _encode({"push": {"channel": channel, "subscribe": joined}})
+
+
 def join(replies: Sequence[bytes], limit: int) -> list[bytes]:
     """Put replies into as few messages as `limit` bytes each allow."""
     messages: list[bytes] = []
@@ -244,9 +276,11 @@ def join(replies: Sequence[bytes], limit: int) -> list[bytes]:
     return messages
 
 
-def client_info(user: str, client: str, info: bytes) -> bytes:
-    """Encode who published: `{"user", "client", "conn_info"?}`."""
+def client_info(user: str, client: str, info: bytes, channel_info: bytes = b"") -> bytes:
+    """Encode who somebody is: `{"user", "client", "conn_info"?, "chan_info"?}`."""
     fields: dict[str, object] = {"user": user, "client": client}
     if info:
         fields["conn_info"] = msgspec.Raw(info)
+    if channel_info:
+        fields["chan_info"] = msgspec.Raw(channel_info)
     return _encode(fields)

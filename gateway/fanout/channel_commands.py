@@ -1,4 +1,4 @@
-"""The Centrifuge commands about a channel's past, and publishing to it."""
+"""The Centrifuge commands about a channel: publishing to it, its past, who is there."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from gateway.events import (
     Position,
     channel_fault,
     draft,
+    namespace,
     new_id,
 )
 from gateway.fanout import centrifuge, codes
@@ -20,7 +21,9 @@ from gateway.fanout.codes import Refusal
 from gateway.fanout.hub import Hub
 from gateway.fanout.resume import MAX_REPLY_BYTES
 from gateway.fanout.session import Session
-from gateway.fanout.wire import Entry, fill
+from gateway.fanout.wire import MAX_BATCH, Entry, fill
+from gateway.settings import Settings
+from gateway.store.presence import Present
 from gateway.web.decoding import compact
 
 MAX_HISTORY = 1000  # publications in one history reply, which is at most one frame anyway
@@ -50,10 +53,11 @@ def known(session: Session) -> Principal:
 
 
 class ChannelCommands:
-    """`publish`, `history`, and the check every command on a channel begins with."""
+    """`publish`, `history`, `presence`, and the check every command on a channel begins with."""
 
-    def __init__(self, hub: Hub, access: Permissions) -> None:
+    def __init__(self, hub: Hub, settings: Settings, access: Permissions) -> None:
         self._hub = hub
+        self._settings = settings
         self._access = access
 
     async def check(self, session: Session, action: Action, channel: str) -> None:
@@ -93,3 +97,20 @@ class ChannelCommands:
         return centrifuge.HistoryResult(
             publications=[msgspec.Raw(entry.pub) for entry in part], epoch=found.epoch, offset=found.offset
         )
+
+    async def presence(self, session: Session, command: centrifuge.Command) -> centrifuge.PresenceResult:
+        """Tell who is on a channel; of a crowd, as many as fit."""
+        present = await self._present(session, command.presence, self._hub.options.members)
+        return centrifuge.PresenceResult({client: msgspec.Raw(info) for client, info in present.members.items()})
+
+    async def presence_stats(self, session: Session, command: centrifuge.Command) -> centrifuge.PresenceStatsResult:
+        """Tell how many are on a channel: all of them."""
+        present = await self._present(session, command.presence_stats, 0)
+        return centrifuge.PresenceStatsResult(present.clients, present.users)
+
+    async def _present(self, session: Session, request: centrifuge.ChannelRequest | None, limit: int) -> Present:
+        channel = request.channel if request else ""
+        await self.check(session, "prs", channel)
+        if not self._settings.rules(namespace(channel)).presence:
+            raise Refused(codes.NOT_AVAILABLE)
+        return await self._hub.presence.read(session.tenant, channel, limit=limit, size=MAX_BATCH)

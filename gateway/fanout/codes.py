@@ -58,6 +58,8 @@ TOO_MANY = Disconnect(3013, "too many requests")
 INVALID_TOKEN = Disconnect(3500, "invalid token")
 BAD_PROTOCOL = Disconnect(3501, "bad request")
 STALE = Disconnect(3502, "stale")
+CHANNEL_LIMIT = Disconnect(3505, "channel limit")
+TOO_MANY_ERRORS = Disconnect(3509, "too many errors")
 
 
 class Unsubscribe(NamedTuple):
@@ -67,6 +69,7 @@ class Unsubscribe(NamedTuple):
     reason: str
 
 
+SERVER_UNSUBSCRIBED = Unsubscribe(2000, "server unsubscribe")
 INSUFFICIENT = Unsubscribe(2500, "insufficient state")
 SUBSCRIPTION_EXPIRED = Unsubscribe(2501, "subscription expired")
 
@@ -86,3 +89,26 @@ _BY_ERROR: tuple[tuple[type[GatewayError], Refusal], ...] = (
 def refusal_of(error: GatewayError) -> Refusal:
     """Return what a WebSocket client is told about one of our errors."""
     return next((refusal for kind, refusal in _BY_ERROR if isinstance(error, kind)), INTERNAL)
+
+
+_MAX_MESSAGE = 500
+# HTTP statuses as protocol errors. Others stand for themselves: 400 to 1999 are free for applications to use.
+_BY_STATUS = {
+    400: BAD_REQUEST,
+    401: UNAUTHORIZED,
+    403: PERMISSION_DENIED,
+    413: BAD_REQUEST,
+    415: BAD_REQUEST,
+    422: BAD_REQUEST,
+    429: TOO_MANY_REQUESTS,
+    500: INTERNAL,
+    503: INTERNAL,
+}
+
+
+def told(error: GatewayError) -> Refusal:
+    """Return what the caller of an `rpc` is told: a code, and the sentence HTTP would have told."""
+    code = _BY_STATUS[error.status].code if error.status in _BY_STATUS else error.status
+    fields = "; ".join(f"{field.pointer or '/'} {field.detail}" for field in error.errors)
+    message = f"{error.detail}: {fields}" if fields else error.detail
+    return Refusal(code, message[:_MAX_MESSAGE], temporary=error.retryable)

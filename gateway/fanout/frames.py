@@ -84,16 +84,17 @@ class Received(NamedTuple):
 class FrameReader:
     """Reads what `plain` does not. Create it when needed, drop it when `idle`."""
 
-    __slots__ = ("_core", "_parts")
+    __slots__ = ("_core", "_message", "_open")
 
     def __init__(self, limit: int = MAX_MESSAGE) -> None:
         self._core = Protocol(SERVER, state=OPEN, max_size=limit)
-        self._parts: list[bytes] = []
+        self._message = bytearray()
+        self._open = False
 
     @property
     def idle(self) -> bool:
         """Between two messages: no part of a frame, no fragment, not closing."""
-        return not self._parts and self._core.state is OPEN and _at_boundary(self._core.parser)
+        return not self._open and self._core.state is OPEN and _at_boundary(self._core.parser)
 
     def feed(self, data: bytes) -> Received:
         """Take bytes as they come from the network."""
@@ -105,10 +106,11 @@ class FrameReader:
             if not isinstance(event, Frame):
                 continue
             if event.opcode in (TEXT, CONT):
-                self._parts.append(bytes(event.data))
+                self._message += event.data
+                self._open = not event.fin
                 if event.fin:
-                    messages.append(b"".join(self._parts))
-                    self._parts.clear()
+                    messages.append(bytes(self._message))
+                    self._message.clear()
             elif event.opcode is CLOSE:
                 closed = True
             elif event.opcode not in _CONTROL:

@@ -5,25 +5,28 @@ from __future__ import annotations
 import asyncio
 import random
 import secrets
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Sequence
-from contextlib import asynccontextmanager, suppress
+from collections.abc import Awaitable, Callable, Coroutine
+from contextlib import suppress
 from typing import Any, Self
 
 import structlog
 
-from gateway.errors import StoreUnavailable
 from gateway.events import Publication, parse_live
+from gateway.fanout import bulletin
 from gateway.fanout.connection import Connection
 from gateway.fanout.feed import Feed
 from gateway.fanout.options import Counters, HubOptions
+from gateway.fanout.presence import Presence
 from gateway.fanout.pump import Pump
 from gateway.fanout.reads import Reads
 from gateway.fanout.repair import Repairer
 from gateway.fanout.stream import Stream, StreamSpec
 from gateway.fanout.topic import RING_BYTES, RING_COUNT, Topic
+from gateway.fanout.topics import Topics
 from gateway.fanout.wheel import TICK, Wheel
 from gateway.fanout.wire import Wire
 from gateway.store.channels import ChannelStore
+from gateway.store.presence import PresenceStore
 
 log = structlog.get_logger(__name__)
 
@@ -38,6 +41,7 @@ class Hub:
         topics: by pub/sub channel.
         connections: all live ones.
         node: this process' name among those that share the store.
+        presence: who is on which channel, as far as this process knows.
         draining: no new connections; those that come are sent away.
         options: durations and bounds.
         counters: totals for the metrics.
@@ -54,15 +58,18 @@ class Hub:
         self.counters = Counters()
         self.channels = channels
         self.job_state = job_state
-        self.topics: dict[bytes, Topic] = {}
         self.connections: set[Connection] = set()
         self.draining = False
         self.node = secrets.token_hex(8)
         self._handlers: dict[bytes, Callable[[bytes], None]] = {}
         self._empty = asyncio.Event()
         self.feed = Feed(url, self)
+        self._registry = Topics(channels, self.feed, self.options)
+        self.topics = self._registry.by_name
+        self.attached, self.in_time = self._registry.attached, self._registry.in_time
+        self.release, self.has = self._registry.release, self._registry.has
+        self.presence = Presence(self, PresenceStore(channels.store))
         self._repairer = Repairer(self)
-        self._lingering: dict[Topic, float] = {}
         self.reads = Reads(channels, self.options.reads, self._known)
         self._tasks = asyncio.TaskGroup()
         self._work: set[asyncio.Task[None]] = set()
@@ -74,8 +81,8 @@ class Hub:
         self.pump = Pump(self.loop, self.counters, self._unchoke)
         await self._tasks.__aenter__()
         await self.feed.__aenter__()
-        self.spawn(None, self._for_ever(self._tick))
-        self.spawn(None, self._for_ever(self._repairer.probe))
+        self.keep(self._tick)
+        self.keep(self._repairer.probe)
         return self
 
     async def __aexit__(self, *_: object) -> None:
@@ -85,6 +92,7 @@ class Hub:
         for task in self._work:
             task.cancel()
         await self._tasks.__aexit__(None, None, None)
+        await self.presence.close()
 
     @property
     def ready(self) -> bool:
@@ -98,6 +106,10 @@ class Hub:
         task = self._tasks.create_task(self._guarded(owner, work))
         self._work.add(task)
         task.add_done_callback(self._work.discard)
+
+    def keep(self, work: Callable[[], Coroutine[Any, Any, None]]) -> None:
+        """Run something for as long as the hub lives: when it ends or fails it begins again, a second later."""
+        self.spawn(None, self._for_ever(work))
 
     async def _guarded(self, owner: Connection | None, work: Coroutine[Any, Any, None]) -> None:
         try:
@@ -122,13 +134,7 @@ class Hub:
             await asyncio.sleep(TICK)
             now = self.loop.time()
             self.wheel.advance(now)
-            for topic, until in list(self._lingering.items()):
-                if until > now:
-                    break
-                del self._lingering[topic]
-                if not topic.users:
-                    del self.topics[topic.name]
-                    self.feed.unsubscribe(topic.name)
+            self._registry.expire(now)
 
     # Connections.
 
@@ -162,51 +168,6 @@ class Hub:
 
     # Topics.
 
-    @asynccontextmanager
-    async def attached(self, tenant: str, channels: Sequence[str]) -> AsyncIterator[list[Topic]]:
-        """Hold topics while something joins them. They may not be in step yet: see `in_time`."""
-        topics = [self._topic(tenant, channel) for channel in channels]
-        try:
-            yield topics
-        finally:
-            for topic in topics:
-                topic.users -= 1
-                self.release(topic)
-
-    def _topic(self, tenant: str, channel: str) -> Topic:
-        name = self._name(tenant, channel)
-        topic = self.topics.get(name)
-        if topic is None:
-            topic = self.topics[name] = Topic(tenant, channel, name)
-            self.feed.subscribe(name)
-        topic.users += 1
-        self._lingering.pop(topic, None)
-        return topic
-
-    def release(self, topic: Topic) -> None:
-        """Let a topic nobody uses go, after a while."""
-        if not topic.users and self.has(topic):
-            self._lingering[topic] = self.loop.time() + self.options.linger
-
-    def has(self, topic: Topic) -> bool:
-        """Whether the topic is still the hub's."""
-        return self.topics.get(topic.name) is topic
-
-    async def in_time(self, topics: Sequence[Topic]) -> None:
-        """Wait until all topics are in step with the store at one moment.
-
-        Raises:
-            StoreUnavailable: that took too long: Redis or the feed is away.
-        """
-        try:
-            async with asyncio.timeout(self.options.attach):
-                while held := [topic for topic in topics if topic.holding]:
-                    waiter: asyncio.Future[None] = self.loop.create_future()
-                    held[0].waiters.append(waiter)
-                    await waiter
-        except TimeoutError:
-            raise StoreUnavailable from None
-
     def in_step(self, topic: Topic) -> None:
         """A topic has been repaired: deliver, and wake who waited."""
         topic.wake()
@@ -217,7 +178,7 @@ class Hub:
     def lose(self, topic: Topic, reason: str) -> None:
         """The continuity of a topic could not be proven: tell every reader."""
         self.counters.resets += 1
-        for subscription in [member for group in (*topic.live, topic.lagging) for member in group]:
+        for subscription in topic.subscriptions():
             subscription.connection.lose(topic, reason)
 
     def late(self, topic: Topic, sequence: int) -> None:
@@ -241,12 +202,15 @@ class Hub:
         for name, payload in messages:
             topic = topics.get(name)
             if topic is not None:
-                touched.setdefault(topic, []).extend(_parse(payload))
+                try:
+                    touched.setdefault(topic, []).append(parse_live(payload))
+                except ValueError:
+                    self._other(topic, payload)
             elif name in self._handlers:
                 self._handlers[name](payload)
-        self.counters.publications += len(messages)
         now = self.loop.time()
         for topic, publications in touched.items():
+            self.counters.publications += len(publications)
             topic.receive(publications)
             topic.verified = now
             if topic.holding:
@@ -256,6 +220,13 @@ class Hub:
                 self._choke()
         # All rings are filled before anyone is written to: streams merge them in order.
         self.pump.deliver(touched)
+
+    def _other(self, topic: Topic, payload: bytes) -> None:
+        if not payload.startswith(bulletin.MARK):
+            # Not from a recorder of ours. If it stood for an offset, the next publication shows the hole.
+            log.warning("hub.foreign_message", size=len(payload))
+        elif topic.listeners:
+            self.pump.tell(topic, bulletin.parse(payload))
 
     def on_subscribed(self, name: bytes) -> None:
         """See `feed.Listener`."""
@@ -269,6 +240,7 @@ class Hub:
         self._choked = False
         for topic in self.topics.values():
             topic.holding = True
+        self.presence.doubt()
 
     def _overfull(self, topic: Topic) -> bool:
         return topic.ring_bytes > _OVERFULL * RING_BYTES or len(topic.entries) > _OVERFULL * RING_COUNT
@@ -285,18 +257,6 @@ class Hub:
 
     def _known(self, spec: StreamSpec, sequence: int) -> None:
         for channel in spec.channels:
-            topic = self.topics.get(self._name(spec.tenant, channel))
+            topic = self._registry.find(spec.tenant, channel)
             if topic is not None:
                 topic.known_from = min(topic.known_from, sequence)
-
-    def _name(self, tenant: str, channel: str) -> bytes:
-        return self.channels.live_channel(tenant, channel).encode()
-
-
-def _parse(payload: bytes) -> list[Publication]:
-    try:
-        return [parse_live(payload)]
-    except ValueError:
-        # Not from a recorder of ours. If it stood for an offset, the next publication shows the hole.
-        log.warning("hub.foreign_message", size=len(payload))
-        return []

@@ -25,6 +25,11 @@ class HubOptions:
         undelivered: bytes accepted and not yet written to everyone; above it the feed is not read.
         drain: over how long connections are closed when the process stops.
         retry: a stream's reconnect hint is spread between these two.
+        lease: a process that has not been heard of for so long has no members any more.
+        members: in one answer about presence.
+        rate: commands per second a client may send on end.
+        burst: commands it may send at once; with as many again over that it is closed (3013).
+        errors: refused commands in a row after which a client is closed (3509).
     """
 
     ping: float = 25.0
@@ -42,6 +47,11 @@ class HubOptions:
     undelivered: int = 8 * 1024 * 1024
     drain: float = 3.0
     retry: tuple[float, float] = (1.0, 3.0)
+    lease: float = 10.0
+    members: int = 1000
+    rate: float = 200.0
+    burst: int = 2000
+    errors: int = 1000
 
 
 @dataclass(slots=True)
@@ -59,6 +69,9 @@ class Counters:
         conflated: superseded publications left out for slow readers.
         closed: connections closed by us, by code or reason.
         feed_lost: how often the feed lost its connection.
+        told: joins and leaves pushed, one per channel's frame, whatever the number of its subscribers.
+        untold: joins and leaves left out because they came faster than they could be written.
+        refused: commands over a client's rate.
     """
 
     deliveries: int = 0
@@ -70,6 +83,9 @@ class Counters:
     slow: int = 0
     conflated: int = 0
     feed_lost: int = 0
+    told: int = 0
+    untold: int = 0
+    refused: int = 0
     closed: dict[str, int] = field(default_factory=dict)
 
     def count_close(self, reason: str) -> None:

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable
 from time import monotonic
 from typing import TYPE_CHECKING
 
+from gateway.fanout.bulletin import Bulletins
 from gateway.fanout.options import Counters
 from gateway.fanout.topic import Topic
 from gateway.fanout.wire import Batch, Wire
@@ -88,6 +89,7 @@ class Pump:
         self._counters = counters
         self._passes: deque[Pass] = deque()
         self._behind: dict[Connection, None] = {}
+        self._bulletins = Bulletins(counters)
         self._scheduled = False
 
     def deliver(self, topics: Iterable[Topic]) -> None:
@@ -100,6 +102,11 @@ class Pump:
     def resume(self, connection: Connection) -> None:
         """Catch a connection up, soon."""
         self._behind[connection] = None
+        self._schedule()
+
+    def tell(self, topic: Topic, lines: list[bytes]) -> None:
+        """Tell who listens about joins and leaves, behind what is being delivered."""
+        self._bulletins.add(topic, lines)
         self._schedule()
 
     def _begin(self, topic: Topic) -> None:
@@ -118,8 +125,8 @@ class Pump:
 
     def _work(self) -> None:
         deadline = monotonic() + BUDGET
-        passes, behind = self._passes, self._behind
-        while passes or behind:
+        passes, behind, bulletins = self._passes, self._behind, self._bulletins
+        while passes or behind or bulletins:
             if passes:
                 current = passes.popleft()
                 seen = current.step()
@@ -133,11 +140,13 @@ class Pump:
                 del behind[connection]
                 if not connection.closing and connection.catch_up():
                     behind[connection] = None
+            if bulletins:
+                bulletins.step()
             if monotonic() > deadline:
                 break
         if not passes:
             self._drained()
-        if passes or behind:
+        if passes or behind or bulletins:
             self._schedule()
 
     def _schedule(self) -> None:

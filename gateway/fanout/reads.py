@@ -29,17 +29,19 @@ class Reads:
 
     async def history(self, topic: Topic, since: Position | None, limit: int) -> History:
         """Read a topic's history; raises StoreUnavailable."""
-        return await self._read(partial(self._channels.history, topic.tenant, topic.channel, since=since, limit=limit))
+        return await self.bounded(
+            partial(self._channels.history, topic.tenant, topic.channel, since=since, limit=limit)
+        )
 
     async def head(self, spec: StreamSpec) -> tuple[str, int]:
         """Read where the tenant stands (generation, sequence); raises StoreUnavailable."""
-        generation, sequence = await self._read(partial(self._channels.head, spec.tenant))
+        generation, sequence = await self.bounded(partial(self._channels.head, spec.tenant))
         self._known(spec, sequence)
         return generation, sequence
 
     async def replay(self, spec: StreamSpec, generation: str, sequence: int, limit: int) -> Replay:
         """Read what a stream's channels got after a sequence; raises StoreUnavailable."""
-        replay = await self._read(
+        replay = await self.bounded(
             partial(
                 self._channels.replay,
                 spec.tenant,
@@ -53,7 +55,8 @@ class Reads:
             self._known(spec, replay.sequence)
         return replay
 
-    async def _read(self, read: Callable[[], Awaitable[T]]) -> T:
+    async def bounded(self, read: Callable[[], Awaitable[T]]) -> T:
+        """Run any read in its turn; raises StoreUnavailable."""
         # A read may be repeated, and the first use of a connection that Redis has closed meanwhile fails.
         for attempt in range(1, _TRIES + 1):
             try:

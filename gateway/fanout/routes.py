@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, NamedTuple
 from urllib.parse import urlsplit
@@ -22,10 +22,11 @@ from gateway.auth.principals import ANONYMOUS, Principal, optional_principal
 from gateway.auth.tickets import Tickets, sign_cursor, ticket_hash, verify_cursor
 from gateway.errors import BadRequest, Forbidden, GatewayError, Unauthenticated
 from gateway.events import MAX_CHANNELS, channel_fault
-from gateway.fanout import publish_routes, sse
+from gateway.fanout import presence_routes, publish_routes, sse
 from gateway.fanout.commands import Commands
 from gateway.fanout.hub import Hub
 from gateway.fanout.responses import StreamResponse, farewell, head_only
+from gateway.fanout.rpc import Call
 from gateway.fanout.sinks import AsgiWebSocketSink
 from gateway.fanout.stream import StreamSpec
 from gateway.fanout.websocket import WebSocketConnection
@@ -53,6 +54,7 @@ class Dependencies:
         authenticator: reads API keys and tokens.
         tickets: opens tickets.
         secret: signs the cursors of ticket streams; called per request, so it may be known late.
+        calls: what `rpc` offers, by method.
     """
 
     settings: Settings
@@ -62,6 +64,7 @@ class Dependencies:
     authenticator: Authenticator
     tickets: Tickets
     secret: Callable[[], bytes]
+    calls: Mapping[str, Call] = field(default_factory=dict)
 
 
 def routes(deps: Dependencies) -> list[BaseRoute]:
@@ -70,6 +73,7 @@ def routes(deps: Dependencies) -> list[BaseRoute]:
         Route("/v1/stream", _Streams(deps).open, methods=["GET"]),
         WebSocketRoute("/connection/websocket", WebSocketEndpoint(deps)),
         *publish_routes.routes(deps.channels, deps.access),
+        *presence_routes.routes(deps.hub, deps.settings, deps.access),
     ]
 
 
@@ -158,7 +162,7 @@ class WebSocketEndpoint:
 
     def __init__(self, deps: Dependencies) -> None:
         self._deps = deps
-        self._commands = Commands(deps.hub, deps.settings, deps.authenticator, deps.access)
+        self._commands = Commands(deps.hub, deps.settings, deps.authenticator, deps.access, deps.calls)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer a handshake.

@@ -9,10 +9,13 @@ from collections.abc import Sequence
 from math import inf
 from typing import TYPE_CHECKING
 
+import msgspec
+
 from gateway.auth.principals import Principal
 from gateway.errors import GatewayError
 from gateway.fanout import centrifuge, codes, resume
 from gateway.fanout.connection import Connection, DuplexSink, Subscription
+from gateway.fanout.frames import MAX_MESSAGE
 from gateway.fanout.topic import Topic
 from gateway.fanout.wire import MAX_BATCH, Entry, encode_pub, fill, pushes
 
@@ -32,6 +35,8 @@ class Session(Connection):
         expires: loop time at which the token ends.
         inbox: messages not yet looked at.
         backlog: commands of the message being handled.
+        paid_until: see `limits.spend`.
+        failures: commands refused since the last that was not.
     """
 
     __slots__ = (
@@ -43,7 +48,9 @@ class Session(Connection):
         "client",
         "connected",
         "expires",
+        "failures",
         "inbox",
+        "paid_until",
         "principal",
     )
 
@@ -57,6 +64,7 @@ class Session(Connection):
         self.expires = inf
         self.inbox: deque[bytes] = deque()
         self.backlog: deque[centrifuge.Command] = deque()
+        self.paid_until, self.failures = 0.0, 0
         self._flushing = self._held = False
         self._out: list[bytes] = []
         self._fresh: list[Subscription] = []
@@ -67,7 +75,10 @@ class Session(Connection):
         return self.principal.tenant if self.principal else ""
 
     def next_commands(self) -> bool:
-        """Read the next message into the backlog, when that is empty; False when nothing is left to do."""
+        """Read the next message into the backlog, when that is empty; False when there is nothing to do now.
+
+        Nothing is done for a client that does not read its answers; `proceed` goes on when it does.
+        """
         while not self.backlog and self.inbox and not self.closing:
             try:
                 commands = centrifuge.decode(self.inbox.popleft())
@@ -76,11 +87,16 @@ class Session(Connection):
             else:
                 self.backlog.extend(command for command in commands if command.method or command.id)
             self.regulate()
-        return bool(self.backlog) and not self.closing
+        return bool(self.backlog) and not self.closing and self.paused_at is None
+
+    def proceed(self) -> None:
+        """Handle what waits, if anything does: whoever runs the commands goes on here."""
 
     def regulate(self) -> None:
         """Listen to the client only while it reads its answers and we keep up with its commands."""
-        hold = not self.closing and (self.paused_at is not None or len(self.inbox) > self.hub.options.backlog)
+        inbox = self.inbox
+        full = len(inbox) > self.hub.options.backlog or (len(inbox) > 1 and sum(map(len, inbox)) > MAX_MESSAGE)
+        hold = not self.closing and (self.paused_at is not None or full)
         if hold != self._held:
             self._held = hold
             (self.sink.pause_reading if hold else self.sink.resume_reading)()
@@ -94,6 +110,7 @@ class Session(Connection):
         """See `Connection`."""
         super().resume_writing()
         self.regulate()
+        self.proceed()
 
     def send(self, message: bytes) -> None:
         """Write one message."""
@@ -105,7 +122,8 @@ class Session(Connection):
 
     def adopt(self, principal: Principal) -> int:
         """Take a verified principal; returns the seconds its token is still good for (0: for ever)."""
-        self.principal = principal
+        # What the token says of its channels has been used; thousands of connections need not keep it.
+        self.principal = principal if principal.subs is None else msgspec.structs.replace(principal, subs=None)
         if principal.expires_at is None:
             self.expires = inf
             return 0

@@ -34,6 +34,7 @@ class Topic:
         trimmed: the largest sequence the ring no longer holds.
         live: subscriptions that have everything up to `delivered`, by wire form.
         lagging: all others: slow, recovering, or waiting for a read.
+        listeners: subscriptions that want to hear who joins and leaves.
         users: subscriptions and attaches in progress; at 0 the topic may go.
         verified: when the head was last seen to be the store's (loop time).
     """
@@ -50,6 +51,7 @@ class Topic:
         "holding",
         "known_from",
         "lagging",
+        "listeners",
         "live",
         "name",
         "passing",
@@ -76,6 +78,7 @@ class Topic:
         self.held: list[Publication] = []
         self.live: tuple[dict[Subscription, None], ...] = tuple({} for _ in Wire)
         self.lagging: dict[Subscription, None] = {}
+        self.listeners: dict[Subscription, None] = {}
         self.waiters: list[asyncio.Future[None]] = []
         self.backfill: asyncio.Lock | None = None
         self.users = 0
@@ -85,6 +88,10 @@ class Topic:
     def position(self) -> Position:
         """The newest accepted position."""
         return Position(self.epoch, self.head)
+
+    def subscriptions(self) -> list[Subscription]:
+        """Return everyone who reads it."""
+        return [member for group in (*self.live, self.lagging) for member in group]
 
     def receive(self, publications: Iterable[Publication]) -> None:
         """Accept live publications: the next ones enter the ring, repeats are dropped, a jump starts holding."""

@@ -72,7 +72,11 @@ class WebSocketConnection(Session):
             return
         self.inbox.append(message)
         self.regulate()
-        if not self._running:
+        self.proceed()
+
+    def proceed(self) -> None:
+        """See `Session.proceed`."""
+        if not self._running and (self.backlog or self.inbox) and not self.closing:
             self._running = True
             self.hub.spawn(self, self._run())
 
@@ -124,14 +128,13 @@ class WebSocketConnection(Session):
             self.close(told)
             return None
         options = self.hub.options
-        self._end_expired(now)
         if now >= self._ping_at:
             self._ping_at = now + options.ping
             self._awaiting_pong = self.paused_at is None
             if self._awaiting_pong:
                 self.send(centrifuge.PING)
         stuck = inf if self.paused_at is None else self.paused_at + options.stuck
-        return min(self._ping_at, self.expires + options.grace, stuck)
+        return min(self._ping_at, self.expires + options.grace, stuck, self._end_expired(now))
 
     def _overdue(self, now: float) -> codes.Disconnect | None:
         options = self.hub.options
@@ -143,7 +146,14 @@ class WebSocketConnection(Session):
             return codes.SLOW if now - self.paused_at >= options.stuck else None
         return codes.NO_PONG if self._awaiting_pong and now >= self._ping_at else None
 
-    def _end_expired(self, now: float) -> None:
+    def _end_expired(self, now: float) -> float:
+        """End subscriptions whose token is too old; returns when the next one will be."""
+        following, grace = inf, self.hub.options.grace
         for subscription in list(self.subscriptions.values()):
-            if subscription.expires is not None and now >= subscription.expires + self.hub.options.grace:
+            if subscription.expires is None:
+                continue
+            if now >= subscription.expires + grace:
                 self.end(subscription, codes.SUBSCRIPTION_EXPIRED)
+            else:
+                following = min(following, subscription.expires + grace)
+        return following

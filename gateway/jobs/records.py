@@ -44,6 +44,11 @@ class Job(NamedTuple):
     input: bytes = b"{}"
     attempts: tuple[bytes, ...] = ()
 
+    @property
+    def full(self) -> bytes:
+        """The JSON with input and attempts."""
+        return b'%b,"input":%b,"attempts":[%b]}' % (self.json[:-1], self.input, b",".join(self.attempts))
+
 
 class Result(NamedTuple):
     """A job's result: JSON, or None while there is none."""

@@ -18,7 +18,7 @@ from gateway.errors import BadRequest, Conflict, Forbidden, GatewayError, NotFou
 from gateway.events import Position
 from gateway.jobs.attachments import Attachments
 from gateway.jobs.model import STATES, TERMINAL
-from gateway.jobs.records import Job
+from gateway.jobs.permissions import check_reader, check_submitter, check_writer
 from gateway.jobs.service import Accepted, JobService, Submission
 from gateway.store.channels import ChannelStore
 from gateway.web.bodies import read_json
@@ -63,7 +63,7 @@ class JobRoutes:
         """POST /v1/jobs: 202 and the job at once, or 200 when it ended within `Prefer: wait`."""
         principal = _submitter(request)
         wanted = await read_json(request, Submission)
-        _check_channels(principal, wanted)
+        check_submitter(principal, wanted)
         accepted = await self.service.submit(
             principal.tenant,
             wanted,
@@ -83,9 +83,9 @@ class JobRoutes:
             return json_response(accepted.job, 202, headers)
         headers["Preference-Applied"] = f"wait={wait:g}"
         if job.status not in TERMINAL:
-            return json_response(_full(job), 202, headers)
+            return json_response(job.full, 202, headers)
         del headers["Retry-After"]
-        return json_response(_full(job), 200, headers)
+        return json_response(job.full, 200, headers)
 
     async def batch(self, request: Request) -> Response:
         """POST /v1/jobs/batch: up to 1,000 submissions, an answer for each."""
@@ -99,7 +99,7 @@ class JobRoutes:
             async with room:
                 try:
                     wanted = decode(bytes(raw), Submission)
-                    _check_channels(principal, wanted)
+                    check_submitter(principal, wanted)
                     item_key = f"{key}#{index}" if key else None
                     accepted = await self.service.submit(
                         principal.tenant, wanted, traceparent=traceparent, idempotency_key=item_key
@@ -132,7 +132,7 @@ class JobRoutes:
             headers["Retry-After"] = RETRY_AFTER
         if known == job.version:
             return Response(status_code=304, headers=headers)
-        return json_response(_full(job), 200, headers)
+        return json_response(job.full, 200, headers)
 
     async def cancel(self, request: Request) -> Response:
         """POST /v1/jobs/{id}/cancel: 202; the job is cancelled, or its worker is told."""
@@ -205,10 +205,7 @@ class JobRoutes:
         """
         principal, job_id = principal_of(request.scope), request.path_params["id"]
         job = await self.service.get(principal.tenant, job_id)
-        if principal.kind == "key":
-            require(principal, "jobs:read")
-        elif not principal.subject or job.owner != principal.subject:
-            raise NotFound("there is no such job")
+        check_reader(principal, job)
         return principal.tenant, job_id
 
 
@@ -218,23 +215,12 @@ class _Batch(msgspec.Struct, forbid_unknown_fields=True):
 
 def _submitter(request: Request) -> Principal:
     principal = principal_of(request.scope)
-    require(principal, "jobs:write")
+    check_writer(principal)
     return principal
-
-
-def _check_channels(principal: Principal, wanted: Submission) -> None:
-    """A submitter may name only channels it may publish to (DESIGN 3.4)."""
-    if wanted.channels:
-        require(principal, "events:publish")
 
 
 def _item(accepted: Accepted) -> dict[str, object]:
     return {"status": 202, "job": msgspec.Raw(accepted.job)}
-
-
-def _full(job: Job) -> bytes:
-    """Add input and attempts to a job's JSON."""
-    return b'%b,"input":%b,"attempts":[%b]}' % (job.json[:-1], job.input, b",".join(job.attempts))
 
 
 def _idempotency_key(request: Request) -> str | None:

@@ -74,6 +74,11 @@ class ChannelStore:
         self._store = store
         self._settings = settings
 
+    @property
+    def store(self) -> Store:
+        """The Redis the channels are in."""
+        return self._store
+
     def target(self, channel: str) -> tuple[str, int, int]:
         """Return what the recorder needs of a channel: name, history size, history lifetime in ms."""
         rules = self._settings.rules(namespace(channel))

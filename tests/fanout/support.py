@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any, Self
 from urllib.parse import urlsplit
@@ -26,6 +26,7 @@ from gateway.events import Position, draft, new_id
 from gateway.fanout.hub import Hub
 from gateway.fanout.options import HubOptions
 from gateway.fanout.routes import Dependencies, routes
+from gateway.fanout.rpc import Call
 from gateway.server.run import GatewayServer, ServerOptions, serving
 from gateway.settings import ChannelRules, Settings
 from gateway.store.channels import ChannelStore
@@ -82,7 +83,9 @@ async def job_state(_tenant: str, job_id: str) -> bytes | None:
 
 
 @asynccontextmanager
-async def application(settings: Settings, options: HubOptions = QUICK) -> AsyncIterator[Starlette]:
+async def application(
+    settings: Settings, options: HubOptions = QUICK, calls: Mapping[str, Call] | None = None
+) -> AsyncIterator[Starlette]:
     async with AsyncExitStack() as stack:
         store = await stack.enter_async_context(Store.open(settings))
         channels, keys = ChannelStore(store, settings), KeyStore(store, settings)
@@ -96,6 +99,7 @@ async def application(settings: Settings, options: HubOptions = QUICK) -> AsyncI
             authenticator=authenticator,
             tickets=Tickets(store, keys),
             secret=SECRET.encode,
+            calls=calls or {},
         )
         app = Starlette(
             routes=routes(deps),
@@ -108,10 +112,13 @@ async def application(settings: Settings, options: HubOptions = QUICK) -> AsyncI
 
 @asynccontextmanager
 async def node(
-    settings: Settings, options: HubOptions = QUICK, server: ServerOptions | None = None
+    settings: Settings,
+    options: HubOptions = QUICK,
+    server: ServerOptions | None = None,
+    calls: Mapping[str, Call] | None = None,
 ) -> AsyncIterator[Node]:
     async with (
-        application(settings, options) as app,
+        application(settings, options, calls) as app,
         serving(app, settings, server or ServerOptions(port=0)) as running,
     ):
         yield Node(app, app.state.hub, app.state.channels, running)
@@ -143,6 +150,7 @@ class WsClient:
         self.frames: list[str] = []
         self._lines: list[dict[str, Any]] = []
         self._id = 0
+        self.id = ""
 
     async def send(self, **command: Any) -> int:
         self._id += 1

@@ -88,6 +88,30 @@ def test_plain_frames_are_read_without_state(payloads: list[bytes]) -> None:
     assert data[used:] == b"".join(masked(Opcode.TEXT, payload) for payload in payloads[short:])[: len(data) - used]
 
 
+def test_a_flood_of_empty_fragments_takes_no_memory_and_loses_no_message() -> None:
+    reader = FrameReader()
+    assert not reader.feed(masked(Opcode.TEXT, b"", fin=False)).messages
+    assert not reader.idle
+    for _ in range(100):
+        received = reader.feed(masked(Opcode.CONT, b"", fin=False) * 100)
+        assert not received.closed
+        assert not received.messages
+    assert not reader._message
+    assert reader.feed(masked(Opcode.CONT, b"end")).messages == [b"end"]
+    assert reader.idle
+
+
+@pytest.mark.parametrize("announced", [frames.MAX_MESSAGE + 1, 2**31, 2**62])
+def test_a_frame_that_announces_too_much_is_refused_before_it_comes(announced: int) -> None:
+    header = b"\x81\xff" + announced.to_bytes(8, "big") + b"mask"
+    assert frames.plain(header) == ([], 0)
+    received = FrameReader().feed(header)
+    assert received.closed
+    told = client_reads(received.reply).close_rcvd
+    assert told is not None
+    assert told.code == frames.TOO_BIG
+
+
 UNMASKED = Frame(Opcode.TEXT, b"hi").serialize(mask=False)
 
 

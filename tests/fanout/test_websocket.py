@@ -128,6 +128,8 @@ async def test_what_a_client_may_not_do(start: StartNode) -> None:
         assert await code(publish={"channel": "open:a"}) == 107
         assert await code(history={"channel": "secret:a"}) == 103
         assert await code(rpc={"method": "x"}) == 108
+        assert await code(teleport={"channel": "open:a"}) == 104
+        assert await code(sub_refresh={"channel": "open:z", "token": token("", channel="open:z")}) == 103
         assert await code(presence={"channel": "open:a"}) == 108
         assert (await client.ask(unsubscribe={"channel": "never:subscribed"}))["unsubscribe"] == {}
 
