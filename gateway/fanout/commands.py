@@ -143,6 +143,8 @@ class Commands:
         self, session: Session, principal: Principal, command: centrifuge.Command
     ) -> centrifuge.ConnectResult:
         request = command.connect or centrifuge.ConnectRequest()
+        if session.seat is not None:
+            session.seat.join(principal.tenant)
         ttl = session.adopt(principal)
         subs: dict[str, centrifuge.SubscribeResult] = {}
         room = resume.MAX_REPLY_BYTES  # for the publications of all of them: the reply is one message
@@ -159,7 +161,9 @@ class Commands:
             ttl=ttl,
             subs=subs,
             ping=round(self._hub.options.ping),
-            pong=True,
+            pong=session.pongs,
+            session=session.secret,
+            node=self._hub.node if session.secret else "",
         )
 
     async def _refresh(self, session: Session, command: centrifuge.Command) -> object:

@@ -156,12 +156,15 @@ class Stream(Connection):
 
     def _encode(self, part: resume.Slice) -> bytes:
         spec, publication = self.spec, part.entry.publication
-        if spec.types is not None and publication.type not in spec.types:
+        if not self._wants(publication.type):
             return b""
         if spec.named and spec.sign is None and not part.skipped:
             return part.entry.block
         cursor = self.signed(part.entry.cursor).encode()
         return sse.publication_block(publication, cursor, named=spec.named, skipped=part.skipped)
+
+    def _wants(self, type_: str) -> bool:
+        return self.spec.types is None or type_ in self.spec.types
 
     # Reading from the store.
 
@@ -219,7 +222,7 @@ class Stream(Connection):
         for channel in self.spec.channels:
             if namespace(channel) == "job":
                 state = await self.hub.job_state(self.spec.tenant, channel.partition(":")[2])
-                if state is not None:
+                if state is not None and self._wants(sse.type_of(state)):
                     parts.append(sse.state_block(state, cursor.encode(), named=self.spec.named))
         return b"".join(parts)
 
