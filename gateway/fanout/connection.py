@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import structlog
 
-from gateway.fanout.limits import Seat
+from gateway.fanout.seats import Seat
 from gateway.fanout.topic import Topic
 from gateway.fanout.wire import Wire
 

@@ -9,7 +9,7 @@ from gateway.auth.access import Access
 from gateway.auth.authenticator import Authenticator
 from gateway.auth.tickets import Tickets
 from gateway.fanout.hub import Hub
-from gateway.fanout.limits import Limits
+from gateway.fanout.seats import Seats
 from gateway.settings import Settings
 from gateway.store.channels import ChannelStore
 
@@ -23,7 +23,7 @@ class Dependencies:
     """What the routes need.
 
     Attributes:
-        settings: anonymous connections, allowed origins, channel rules, limits.
+        settings: anonymous connections, allowed origins, channel rules, seats.
         hub: entered by the time a request arrives.
         channels: the store of channels.
         access: who may do what on which channel.
@@ -31,7 +31,7 @@ class Dependencies:
         tickets: opens tickets.
         secret: signs the cursors of ticket streams; called per request, so it may be known late.
         spend: pays for one request of a tenant; raises RateLimited.
-        limits: counts connections, whatever the transport.
+        seats: counts connections, whatever the transport.
     """
 
     settings: Settings
@@ -42,7 +42,7 @@ class Dependencies:
     tickets: Tickets
     secret: Callable[[], bytes]
     spend: Callable[[str], Awaitable[None]] = unlimited
-    limits: Limits = field(init=False)
+    seats: Seats = field(init=False)
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "limits", Limits.of(self.settings))
+        object.__setattr__(self, "seats", Seats.of(self.settings))

@@ -12,7 +12,7 @@ from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
 from starlette.types import Message, Receive, Scope, Send
 
-from gateway.auth.principals import Principal, optional_principal
+from gateway.auth.principals import Principal
 from gateway.errors import BodyTooLarge, NotFound, TooManyConnections
 from gateway.fanout import centrifuge, codes, sse
 from gateway.fanout.commands import Commands
@@ -20,8 +20,8 @@ from gateway.fanout.dependencies import Dependencies
 from gateway.fanout.emulated import EmulatedConnection
 from gateway.fanout.emulation import Emulation
 from gateway.fanout.frames import MAX_MESSAGE
-from gateway.fanout.limits import Seat
-from gateway.fanout.origins import check_origin, cookie_principal, host_of
+from gateway.fanout.origins import caller_of, check_origin, host_of
+from gateway.fanout.seats import Seat
 from gateway.fanout.sinks import AsgiSink
 from gateway.fanout.wire import Wire
 from gateway.server.handover import EXTENSION
@@ -82,13 +82,11 @@ class EmulationRoutes:
 
     async def _open(self, request: Request, first: bytes, wire: Wire) -> Response:
         deps = self._deps
-        principal = optional_principal(request.scope) or await cookie_principal(
-            request, deps.settings, deps.authenticator
-        )
+        principal = await caller_of(request, deps.settings, deps.authenticator)
         if deps.hub.draining:
             return _turned_away(wire, codes.SHUTDOWN)
         try:
-            seat = deps.limits.seat(host_of(request), principal.tenant if principal else "")
+            seat = deps.seats.seat(host_of(request), principal.tenant if principal else "")
         except TooManyConnections:
             return _turned_away(wire, codes.TOO_MANY)
         return EmulatedResponse(self._emulation, principal, first, wire, seat)

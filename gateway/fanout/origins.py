@@ -8,7 +8,7 @@ from starlette.datastructures import Headers
 from starlette.requests import HTTPConnection
 
 from gateway.auth.authenticator import Authenticator
-from gateway.auth.principals import Principal
+from gateway.auth.principals import Principal, optional_principal
 from gateway.errors import Forbidden, Unauthenticated
 from gateway.settings import Settings
 
@@ -46,6 +46,24 @@ def _same(origin: str, host: str) -> bool:
 def host_of(connection: HTTPConnection) -> str | None:
     """Return the client's address, as the trusted proxies tell it."""
     return connection.client.host if connection.client else None
+
+
+async def caller_of(connection: HTTPConnection, settings: Settings, authenticator: Authenticator) -> Principal | None:
+    """Return who opens a Centrifuge connection, before it has said so itself, or None.
+
+    A cookie that is not good counts as none: `connect` may bring a token, and its reply can say what is wrong, which
+    the status of a refused handshake cannot.
+
+    Raises:
+        Forbidden: as `cookie_principal`.
+    """
+    principal = optional_principal(connection.scope)
+    if principal is not None:
+        return principal
+    try:
+        return await cookie_principal(connection, settings, authenticator)
+    except Unauthenticated:
+        return None
 
 
 async def cookie_principal(

@@ -14,7 +14,7 @@ from starlette.types import Message, Receive, Scope, Send
 from gateway.errors import GatewayError
 from gateway.fanout import sse
 from gateway.fanout.hub import Hub
-from gateway.fanout.limits import Seat
+from gateway.fanout.seats import Seat
 from gateway.fanout.sinks import AsgiSink
 from gateway.fanout.stream import PAGE, Stream, StreamSpec
 from gateway.fanout.topic import Topic

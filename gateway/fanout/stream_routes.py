@@ -66,7 +66,7 @@ class Streams:
             await self._allow(reader.principal, asked.channels)
             if await self._over(reader.principal.tenant, asked):
                 return Response(status_code=204)
-            seat = self._deps.limits.seat(host_of(request), reader.principal.tenant)
+            seat = self._deps.seats.seat(host_of(request), reader.principal.tenant)
         except GatewayError as error:
             if not error.retryable:
                 raise

@@ -8,13 +8,13 @@ from typing import Any
 from starlette.requests import HTTPConnection
 from starlette.types import Message, Receive, Scope, Send
 
-from gateway.auth.principals import Principal, optional_principal
+from gateway.auth.principals import Principal
 from gateway.errors import BadRequest, TooManyConnections
 from gateway.fanout import codes
 from gateway.fanout.commands import Commands
 from gateway.fanout.dependencies import Dependencies
-from gateway.fanout.limits import Seat
-from gateway.fanout.origins import check_origin, cookie_principal, host_of
+from gateway.fanout.origins import caller_of, check_origin, host_of
+from gateway.fanout.seats import Seat
 from gateway.fanout.sinks import AsgiWebSocketSink
 from gateway.fanout.websocket import WebSocketConnection
 from gateway.fanout.wire import Wire
@@ -41,14 +41,13 @@ class WebSocketEndpoint:
         Raises:
             Forbidden: the browser's origin is not allowed.
             BadRequest: only the binary protocol was offered.
-            Unauthenticated: the cookie is not good.
         """
         settings, asking = self._deps.settings, HTTPConnection(scope)
         check_origin(asking.headers, settings)
         offered = scope.get("subprotocols", [])
         if _BINARY in offered and SUBPROTOCOL not in offered:
             raise BadRequest("Only the JSON protocol is spoken here")
-        principal = optional_principal(scope) or await cookie_principal(asking, settings, self._deps.authenticator)
+        principal = await caller_of(asking, settings, self._deps.authenticator)
         await receive()  # websocket.connect
         accept: Message = {
             "type": "websocket.accept",
@@ -59,7 +58,7 @@ class WebSocketEndpoint:
             await _turn_away(accept, send, codes.SHUTDOWN)
             return
         try:
-            seat = self._deps.limits.seat(host_of(asking), principal.tenant if principal else "")
+            seat = self._deps.seats.seat(host_of(asking), principal.tenant if principal else "")
         except TooManyConnections:
             await _turn_away(accept, send, codes.TOO_MANY)
             return

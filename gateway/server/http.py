@@ -51,7 +51,7 @@ class HttpProtocol(HttpToolsProtocol):
         """See `admission.Newcomer`."""
         held, self._held, self._admission = self._held, None, None
         self.flow.resume_reading()
-        if held:
+        if held and not self.gone:
             self._parse(bytes(held))
 
     def refuse(self, turn_away: TurnAway, retry: float) -> None:

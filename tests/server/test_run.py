@@ -90,7 +90,7 @@ async def test_an_error_in_the_block_comes_out_as_it_is() -> None:
 
 
 async def said_bye(client: SseClient) -> dict[str, str]:
-    while "event" not in (block := await client.block()):
+    while (block := await client.block()).get("event") != "gateway.bye":
         pass
     assert await asyncio.wait_for(client.reader.read(), 5) == b""
     return block

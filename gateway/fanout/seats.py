@@ -36,10 +36,10 @@ class Seat:
         kept: a connection has it.
     """
 
-    __slots__ = ("_address", "_limits", "_tenant", "kept")
+    __slots__ = ("_address", "_seats", "_tenant", "kept")
 
-    def __init__(self, limits: Limits, address: str) -> None:
-        self._limits: Limits | None = limits
+    def __init__(self, seats: Seats, address: str) -> None:
+        self._seats: Seats | None = seats
         self._address, self._tenant = address, ""
         self.kept = False
 
@@ -56,23 +56,23 @@ class Seat:
         Raises:
             TooManyConnections: the tenant has as many connections here as it may have.
         """
-        if self._limits is None or tenant == self._tenant:
+        if self._seats is None or tenant == self._tenant:
             return
-        if not _up(self._limits.tenants, tenant, self._limits.per_tenant):
+        if not _up(self._seats.tenants, tenant, self._seats.per_tenant):
             raise TooManyConnections("This tenant has too many connections here")
-        _down(self._limits.tenants, self._tenant)
+        _down(self._seats.tenants, self._tenant)
         self._tenant = tenant
 
     def leave(self) -> None:
         """The connection has ended; saying so again changes nothing."""
-        limits, self._limits = self._limits, None
-        if limits is not None:
-            limits.total -= 1
-            _down(limits.addresses, self._address)
-            _down(limits.tenants, self._tenant)
+        seats, self._seats = self._seats, None
+        if seats is not None:
+            seats.total -= 1
+            _down(seats.addresses, self._address)
+            _down(seats.tenants, self._tenant)
 
 
-class Limits:
+class Seats:
     """Counts. The maps hold what has a connection right now, so they are never larger than `total`.
 
     Attributes:
