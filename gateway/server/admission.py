@@ -17,8 +17,8 @@ import structlog
 
 log = structlog.get_logger(__name__)
 
-MAX_WAITING = 4000
-MAX_WAIT = 5.0  # seconds, after which most clients have given up
+MAX_WAITING = 10_000
+MAX_WAIT = 10.0  # seconds; the most impatient clients have given up by then, and who has gone costs nothing
 RETRY = (1.0, 5.0)  # seconds after which they may come back, spread
 REFUSALS = 256  # per turn
 _LONG = 0.020  # seconds of a turn from which on fewer are let in

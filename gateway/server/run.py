@@ -24,6 +24,7 @@ from gateway.settings import Settings
 log = structlog.get_logger(__name__)
 
 MAX_HANDSHAKE_MESSAGE = 1024 * 1024  # before the handover; afterwards the fan-out has its own, smaller limit
+VANISHED = 60_000  # milliseconds a peer may leave what we wrote unacknowledged; the kernel's own patience is 15 minutes
 _LOOK = 0.05  # seconds between two looks at a flag
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
@@ -185,6 +186,8 @@ def bind(host: str, port: int, *, shared: bool = False) -> socket.socket:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         if shared:
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        if hasattr(socket, "TCP_USER_TIMEOUT"):  # Linux; every connection gets it from the listener
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, VANISHED)
         sock.bind((host, port))
         sock.setblocking(False)
     except OSError:

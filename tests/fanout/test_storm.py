@@ -101,8 +101,8 @@ async def test_a_reconnect_storm_slows_down_and_the_others_go_on(redis_url: str,
             result, during = json.loads(told.result()), list(delays)
             publishing.cancel()
             await storm.communicate(b"\n")
-    p99 = statistics.quantiles(during, n=100)[98]
-    figures = {"calm p99": calm, "storm p99": p99, "worst": max(during), "memory": most - before, **result}
+    tenths = statistics.quantiles(during, n=10)
+    figures = {"calm p99": calm, "storm tenths": tenths, "worst": max(during), "memory": most - before, **result}
     sys.stdout.write(f"{figures}\n")
     assert result["in"] == COUNT
     assert offsets == list(range(offsets[0], offsets[0] + len(offsets)))

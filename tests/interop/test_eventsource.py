@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 from redis.asyncio import Redis
 
+from gateway.fanout.stats import gauges
 from tests.e2e.clients import token
 from tests.e2e.test_one_job_live import log_of
 from tests.fanout.support import node as fanout_node
@@ -79,7 +80,7 @@ async def test_it_comes_back_from_a_bye_and_stops_for_good_at_a_204(
             program = await node("eventsource", url=url)
             for _ in range(2):
                 assert (await program.until("gateway.bye"))["data"] == {"reason": "overload"}
-        await eventually(lambda: gateway.hub.topics)
+        await eventually(lambda: gauges(gateway.hub)["streams"] == 1)
         await publish(gateway.channels, "job:mine", type_="job.queued")
         await program.until("event")
         monkeypatch.setattr(gateway.hub, "job_state", over_long_ago)
