@@ -26,8 +26,9 @@ from tests.support.waiting import eventually
 
 COUNT = 2000
 CHANNELS = '{"open": {"subscribe": "anyone", "publish": "anyone"}}'
-STALL = 1.0  # seconds an event may take during the storm; handshakes one after the other would take several
-EACH = 40 * 1024  # bytes of memory per newcomer at the worst moment
+# Without any pacing it is a tenth of the storm's time and more, and twice the memory; with it a seventieth.
+PART = 1 / 20  # of the time the storm takes: what eight events of ten may be late by at most
+EACH = 16 * 1024  # bytes of memory per newcomer at the worst moment
 
 
 @contextmanager
@@ -82,7 +83,7 @@ async def test_a_reconnect_storm_slows_down_and_the_others_go_on(redis_url: str,
         async with Store.open(settings) as store, subscriber(port, delays, offsets):
             publishing = asyncio.ensure_future(publish_for_ever(ChannelStore(store, settings)))
             await eventually(lambda: len(delays) > 100, 20)
-            calm, before = statistics.quantiles(delays, n=100)[98], memory(process.pid)
+            before = memory(process.pid)
             delays.clear()
             storm = await asyncio.create_subprocess_exec(
                 sys.executable,
@@ -102,9 +103,9 @@ async def test_a_reconnect_storm_slows_down_and_the_others_go_on(redis_url: str,
             publishing.cancel()
             await storm.communicate(b"\n")
     tenths = statistics.quantiles(during, n=10)
-    figures = {"calm p99": calm, "storm tenths": tenths, "worst": max(during), "memory": most - before, **result}
-    sys.stdout.write(f"{figures}\n")
+    # Shown when it fails, and with `-s`.
+    sys.stdout.write(f"{result} late by {tenths}, worst {max(during)}, memory {most - before}\n")
     assert result["in"] == COUNT
     assert offsets == list(range(offsets[0], offsets[0] + len(offsets)))
-    assert max(during) < STALL
+    assert tenths[7] < result["seconds"] * PART
     assert most - before < COUNT * EACH
