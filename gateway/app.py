@@ -26,6 +26,7 @@ from gateway.auth.tokens import Tokens
 from gateway.errors import StoreUnavailable
 from gateway.fanout import routes as fanout_routes
 from gateway.fanout.hub import Hub
+from gateway.fanout.overload import turn_away
 from gateway.fanout.watch import watch
 from gateway.jobs.attachments import Attachments
 from gateway.jobs.calls import JobCalls
@@ -37,6 +38,7 @@ from gateway.jobs.service import JobService
 from gateway.jobs.store import JobStore
 from gateway.settings import Settings
 from gateway.store.channels import ChannelStore
+from gateway.store.rates import Rates
 from gateway.store.redis import Store
 from gateway.telemetry.health import Readiness, readiness
 from gateway.telemetry.supervisor import Supervisor
@@ -44,6 +46,7 @@ from gateway.web.context import RequestContext
 from gateway.web.health import HealthRoutes
 from gateway.web.pages import page_routes
 from gateway.web.problems import Errors, exception_handlers
+from gateway.web.ratelimit import RateLimit
 
 log = structlog.get_logger(__name__)
 
@@ -65,6 +68,7 @@ class Services:
     keys: KeyStore
     tokens: Tokens
     secret: bytes
+    rates: Rates
 
     @property
     def authenticator(self) -> Authenticator:
@@ -99,24 +103,28 @@ def build_app(
         services: Services = app.state.services
         return await services.authenticator.verify(credential)
 
-    app = Starlette(
-        lifespan=lifespan,
-        middleware=_middleware(settings, Middleware(Authentication, verify=verify)),
-        exception_handlers=exception_handlers(),
-    )
+    async def spend(tenant: str) -> None:
+        services: Services = app.state.services
+        await services.rates.spend(tenant)
+
+    inner = [Middleware(Authentication, verify=verify), Middleware(RateLimit, spend=spend)]
+    app = Starlette(lifespan=lifespan, middleware=_middleware(settings, inner), exception_handlers=exception_handlers())
+    app.state.turn_away = turn_away
     return app
 
 
-def _middleware(settings: Settings, authentication: Middleware) -> list[Middleware]:
+def _middleware(settings: Settings, inner: list[Middleware]) -> list[Middleware]:
     cross_origin = Middleware(
         CORSMiddleware,
         allow_origins=settings.allowed_origins,
         allow_methods=["GET", "POST", "DELETE"],
         allow_headers=["Authorization", "Content-Type", "Idempotency-Key", "Last-Event-ID", "Prefer", "traceparent"],
+        # Another origin's page may use the cookie only when it is allowed by name.
+        allow_credentials=settings.cookie is not None and "*" not in settings.allowed_origins,
         expose_headers=_EXPOSED,
     )
     allowed = [cross_origin] if settings.allowed_origins else []
-    return [Middleware(RequestContext), *allowed, Middleware(Errors), authentication]
+    return [Middleware(RequestContext), *allowed, Middleware(Errors), *inner]
 
 
 @asynccontextmanager
@@ -136,7 +144,8 @@ async def _services(settings: Settings, shared: JobQueue | None) -> AsyncIterato
         supervisor = await stack.enter_async_context(Supervisor())
         reaper = Reaper(JobStore(store), queue, settings, Attachments(settings.attachments_dir).forget)
         supervisor.keep("reaper", reaper.run)
-        yield Services(settings, store, queue, hub, supervisor, KeyStore(store, settings), Tokens(secret), secret)
+        keys, rates = KeyStore(store, settings), Rates(store, settings.rate_limit, settings.rate_burst)
+        yield Services(settings, store, queue, hub, supervisor, keys, Tokens(secret), secret, rates)
 
 
 async def _secret(store: Store, settings: Settings) -> bytes:
@@ -171,6 +180,7 @@ def _routes(app: Starlette, services: Services, samples: Mapping[str, Path]) -> 
         tickets=tickets,
         secret=lambda: services.secret,
         calls=JobCalls(service).methods(),
+        spend=services.rates.spend,
     )
     return [
         *HealthRoutes(lambda: _readiness(app, services)).routes(),

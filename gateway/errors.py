@@ -134,6 +134,12 @@ class RateLimited(GatewayError):
     retryable = True
 
 
+class TooManyConnections(RateLimited):
+    """This process, the tenant or the address has as many connections as it may have."""
+
+    code, title = "too-many-connections", "Too many connections"
+
+
 class Unavailable(GatewayError):
     """Something the gateway depends on is away; nothing was accepted."""
 

@@ -25,6 +25,7 @@ _MIN_SECRET = 32  # RFC 7518 section 3.2: an HS256 key is no shorter than the ha
 Access = Literal["granted", "authenticated", "anyone"]
 Positive = Annotated[float, msgspec.Meta(gt=0)]
 Count = Annotated[int, msgspec.Meta(ge=1)]
+Bound = Annotated[int, msgspec.Meta(ge=0)]
 
 
 class ChannelRules(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -70,6 +71,12 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
         job_retention: how long an ended job and its log are kept.
         max_open_jobs: open jobs a tenant may have.
         max_result_bytes: largest result of a task.
+        cookie: name of a cookie that may hold a token, for what a browser connects with.
+        max_connections: WebSockets, streams and emulated connections of one process; 0: no bound.
+        max_connections_per_tenant: of one tenant in one process; 0: no bound.
+        max_connections_per_address: from one client address (IPv6: one /64) to one process; 0: no bound.
+        rate_limit: HTTP requests per second a tenant may make, over all processes; 0: no bound.
+        rate_burst: how many of them may come at once.
         log_format: `console` for people, `json` for machines.
         log_level: of our own loggers.
     """
@@ -91,6 +98,12 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     job_retention: Positive = 7 * _DAY
     max_open_jobs: Count = 100_000
     max_result_bytes: Count = 1024 * 1024
+    cookie: str | None = None
+    max_connections: Bound = 50_000
+    max_connections_per_tenant: Bound = 0
+    max_connections_per_address: Bound = 1_000
+    rate_limit: Annotated[float, msgspec.Meta(ge=0)] = 5_000
+    rate_burst: Count = 10_000
     log_format: Literal["console", "json"] = "json"
     log_level: Literal["debug", "info", "warning", "error"] = "info"
 

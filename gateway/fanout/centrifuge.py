@@ -10,7 +10,7 @@ from typing import Annotated
 
 import msgspec
 
-from gateway.fanout.codes import Refusal, Unsubscribe
+from gateway.fanout.codes import Disconnect, Refusal, Unsubscribe
 
 PING = b"{}"
 REJECT_UNRECOVERED = 2  # subscribe flag: answer error 112 instead of `recovered: false`
@@ -193,6 +193,8 @@ class ConnectResult(msgspec.Struct, omit_defaults=True):
     subs: dict[str, SubscribeResult] = {}
     ping: int = 0
     pong: bool = False
+    session: str = ""
+    node: str = ""
 
 
 class SubRefreshResult(msgspec.Struct, omit_defaults=True):
@@ -258,6 +260,11 @@ def unsubscribe_push(channel: str, told: Unsubscribe) -> bytes:
 def subscribe_push(channel: str, joined: SubscribeResult) -> bytes:
     """Encode the push that tells of a new server-side subscription."""
     return _encode({"push": {"channel": channel, "subscribe": joined}})
+
+
+def disconnect_push(told: Disconnect) -> bytes:
+    """Encode the push that says what a close frame would; clients tell by the code whether to come back."""
+    return _encode({"push": {"disconnect": {"code": told.code, "reason": told.reason}}})
 
 
 def join(replies: Sequence[bytes], limit: int) -> list[bytes]:

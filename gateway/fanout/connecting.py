@@ -40,6 +40,8 @@ class Connecting:
         principal = await self._identify(session, request)
         channels = principal.channels
         self._check_number(session, channels)
+        if session.seat is not None:
+            session.seat.join(principal.tenant)
         ttl = session.adopt(principal)
         subs: dict[str, centrifuge.SubscribeResult] = {}
         room = resume.MAX_REPLY_BYTES  # for the publications of all of them: the reply is one message
@@ -116,7 +118,9 @@ class Connecting:
             ttl=ttl,
             subs=subs,
             ping=round(self._hub.options.ping),
-            pong=True,
+            pong=session.pongs,
+            session=session.secret,
+            node=self._hub.node if session.secret else "",
         )
 
 

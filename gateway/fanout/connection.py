@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import structlog
 
+from gateway.fanout.seats import Seat
 from gateway.fanout.topic import Topic
 from gateway.fanout.wire import Wire
 
@@ -111,12 +112,13 @@ class Connection(asyncio.Protocol):
     Attributes:
         sink: set by `start`.
         registry: the server's set of open connections, which this one leaves when it ends.
+        seat: its place among all connections, which it leaves as well.
         paused_at: since when (loop time) the buffer is full, or None.
         closing: we said goodbye; nothing more is delivered.
         closed: the transport is gone.
     """
 
-    __slots__ = ("closed", "closing", "hub", "paused_at", "registry", "sink", "subscriptions", "wire")
+    __slots__ = ("closed", "closing", "hub", "paused_at", "registry", "seat", "sink", "subscriptions", "wire")
 
     wire: Wire
 
@@ -124,9 +126,14 @@ class Connection(asyncio.Protocol):
         self.hub = hub
         self.sink: Sink
         self.registry: set[Any] | None = None
+        self.seat: Seat | None = None
         self.subscriptions: dict[str, Subscription] = {}
         self.paused_at: float | None = None
         self.closing = self.closed = False
+
+    def keep(self, seat: Seat) -> None:
+        """Take a place; the end of the connection gives it back, so it is taken right before `start`."""
+        self.seat, seat.kept = seat, True
 
     def start(self, sink: Sink, registry: set[Any] | None = None) -> None:
         """Take over a sink. Everything before the first byte of ours has been written to it."""
@@ -154,6 +161,8 @@ class Connection(asyncio.Protocol):
         self.drop_subscriptions()
         if self.registry is not None:
             self.registry.discard(self)
+        if self.seat is not None:
+            self.seat.leave()
         self.hub.leave(self)
 
     # What the server and the hub call.

@@ -14,6 +14,7 @@ from starlette.types import Message, Receive, Scope, Send
 from gateway.errors import GatewayError
 from gateway.fanout import sse
 from gateway.fanout.hub import Hub
+from gateway.fanout.seats import Seat
 from gateway.fanout.sinks import AsgiSink
 from gateway.fanout.stream import PAGE, Stream, StreamSpec
 from gateway.fanout.topic import Topic
@@ -28,18 +29,19 @@ class StreamResponse(EventSourceResponse):
     for ever on anything but 200.
     """
 
-    def __init__(self, hub: Hub, spec: StreamSpec, cursor: sse.Cursor | None, fault: str = "") -> None:
-        """`fault` is why the stream cannot begin from `cursor` although the reader asked to resume."""
+    def __init__(self, hub: Hub, spec: StreamSpec, cursor: sse.Cursor | None, fault: str, seat: Seat) -> None:
+        """`fault` is why the stream cannot begin from `cursor` although the reader asked to resume, or empty."""
         super().__init__(_nothing())
         self.raw_headers = list(sse.HEADERS)
-        self._hub, self._spec, self._cursor, self._fault = hub, spec, cursor, fault
+        self._hub, self._spec, self._cursor, self._fault, self._seat = hub, spec, cursor, fault, seat
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer."""
-        if self._hub.draining:
-            await self._turn_away("shutdown")(scope, receive, send)
-        else:
-            await self._open(scope, receive, send)
+        with self._seat:
+            if self._hub.draining:
+                await self._turn_away("shutdown")(scope, receive, send)
+            else:
+                await self._open(scope, receive, send)
 
     async def _open(self, scope: Scope, receive: Receive, send: Send) -> None:
         stream = Stream(self._hub, self._spec)
@@ -60,6 +62,7 @@ class StreamResponse(EventSourceResponse):
 
         def take(transport: asyncio.Transport, registry: set[Any]) -> Stream:
             taken.append(True)
+            stream.keep(self._seat)
             stream.start(transport, registry)
             return stream
 
@@ -70,6 +73,7 @@ class StreamResponse(EventSourceResponse):
         if taken:
             return None
         sink = AsgiSink()
+        stream.keep(self._seat)
         stream.start(sink)
         stream.connection_made(asyncio.BaseTransport())
         return sink

@@ -74,6 +74,16 @@ class Session(Connection):
         """Whose channels this connection sees."""
         return self.principal.tenant if self.principal else ""
 
+    @property
+    def secret(self) -> str:
+        """Under what name further commands reach it by other ways than its own connection, or empty."""
+        return ""
+
+    @property
+    def pongs(self) -> bool:
+        """Whether it answers pings."""
+        return True
+
     def next_commands(self) -> bool:
         """Read the next message into the backlog, when that is empty; False when there is nothing to do now.
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from datetime import datetime
 from typing import NamedTuple
 
 import msgspec
@@ -18,6 +19,8 @@ COMMENT = b":\n\n"
 OPEN = "gateway.open"
 RESET = "gateway.reset"
 BYE = "gateway.bye"
+ENDS = frozenset({"job.succeeded", "job.failed", "job.cancelled", "job.expired"})
+OVER_AFTER = 3600.0  # seconds after its end for which a job may be run again before its readers
 
 _CURSOR = re.compile(r"([0-9a-z]{1,32})\.([0-9a-z]{1,13})(?:\.([A-Za-z0-9_-]{1,64}))?\Z")
 
@@ -59,6 +62,11 @@ def block(cursor: bytes, name: bytes, data: bytes) -> bytes:
     return b"id: %b\ndata: %b\n\n" % (cursor, data)
 
 
+def lines(message: bytes) -> bytes:
+    """Encode a message of several lines as one event without a name or an id."""
+    return b"data: %b\n\n" % message.replace(b"\n", b"\ndata: ")
+
+
 def publication_block(publication: Publication, cursor: bytes, *, named: bool = True, skipped: int = 0) -> bytes:
     """Encode a publication.
 
@@ -96,15 +104,28 @@ def bye(reason: str, retry: float) -> bytes:
 
 def state_block(event: bytes, cursor: bytes, *, named: bool = True) -> bytes:
     """Encode a job's present state: a complete job event whose type is inside it."""
-    return block(cursor, _type_of(event).encode() if named else b"", event)
+    return block(cursor, type_of(event).encode() if named else b"", event)
+
+
+def is_over(state: bytes, now: float) -> bool:
+    """Whether a job whose newest event is `state` ended so long ago that its readers need not wait for another run.
+
+    `now` is unix seconds.
+    """
+    newest = _typed.decode(state)
+    if newest.type not in ENDS or newest.time is None:
+        return False
+    return now - newest.time.timestamp() >= OVER_AFTER
 
 
 class _Typed(msgspec.Struct):
     type: str = ""
+    time: datetime | None = None
 
 
 _typed = msgspec.json.Decoder(_Typed)
 
 
-def _type_of(event: bytes) -> str:
+def type_of(event: bytes) -> str:
+    """Return an event's type."""
     return _typed.decode(event).type

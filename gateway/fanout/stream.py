@@ -82,7 +82,8 @@ class Stream(Connection):
         self.sink.write(first)
         for topic in topics:
             self.subscriptions[topic.channel] = Subscription(self, topic, topic.head)
-        self.hub.wheel.add(self, self.hub.loop.time() + random.uniform(0.5, 1) * self.hub.options.comment)  # noqa: S311 - jitter
+        soon = self.hub.loop.time() + random.uniform(0.5, 1) * self.hub.options.comment  # noqa: S311 - jitter
+        self.hub.wheel.add(self, min(soon, self._expires))
         while self.catch_up():
             pass
 
@@ -156,12 +157,15 @@ class Stream(Connection):
 
     def _encode(self, part: resume.Slice) -> bytes:
         spec, publication = self.spec, part.entry.publication
-        if spec.types is not None and publication.type not in spec.types:
+        if not self._wants(publication.type):
             return b""
         if spec.named and spec.sign is None and not part.skipped:
             return part.entry.block
         cursor = self.signed(part.entry.cursor).encode()
         return sse.publication_block(publication, cursor, named=spec.named, skipped=part.skipped)
+
+    def _wants(self, type_: str) -> bool:
+        return self.spec.types is None or type_ in self.spec.types
 
     # Reading from the store.
 
@@ -219,7 +223,7 @@ class Stream(Connection):
         for channel in self.spec.channels:
             if namespace(channel) == "job":
                 state = await self.hub.job_state(self.spec.tenant, channel.partition(":")[2])
-                if state is not None:
+                if state is not None and self._wants(sse.type_of(state)):
                     parts.append(sse.state_block(state, cursor.encode(), named=self.spec.named))
         return b"".join(parts)
 

@@ -102,13 +102,17 @@ class WebSocketConnection(Session):
         self.drop_subscriptions()
         self.inbox.clear()
         self.backlog.clear()
-        self.regulate()  # the answer to our close must get through
+        self.say_goodbye(told)
+        self.hub.wheel.add(self, self.hub.loop.time() + self.hub.options.farewell)
+
+    def say_goodbye(self, told: codes.Disconnect) -> None:
+        """Send the close frame."""
+        self.regulate()  # the answer to it must get through
         self._reader = self._reader or FrameReader()
         if self.wire is Wire.FRAME:
             self.sink.write(frames.close(told.code, told.reason))
         else:
             self.sink.close_with(told.code, told.reason)  # type: ignore[attr-defined] # the ASGI WebSocket sink has it
-        self.hub.wheel.add(self, self.hub.loop.time() + self.hub.options.farewell)
 
     def farewell(self) -> None:
         """Close with 3001: come back, elsewhere."""

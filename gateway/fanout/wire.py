@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from enum import IntEnum
 
 import msgspec
@@ -24,6 +24,8 @@ class Wire(IntEnum):
     TEXT = 1  # WebSocket messages, to an ASGI server
     BLOCK = 2  # SSE blocks, shared by all plain readers of one channel
     PULL = 3  # SSE blocks put together per connection: several channels, filters, signed cursors
+    LINE = 4  # WebSocket messages as lines, down the answer of an emulated connection
+    DATA = 5  # the same as the data of SSE blocks
 
 
 class Entry:
@@ -91,7 +93,7 @@ def pushes(prefix: bytes, publications: Sequence[bytes]) -> bytes:
 class Batch:
     """Consecutive publications of one channel in every wire form, each made when first asked for."""
 
-    __slots__ = ("_blocks", "_frame", "_text", "entries", "prefix", "size")
+    __slots__ = ("_blocks", "_data", "_frame", "_line", "_text", "entries", "prefix", "size")
 
     def __init__(self, prefix: bytes, entries: Sequence[Entry]) -> None:
         self.prefix = prefix
@@ -100,6 +102,8 @@ class Batch:
         self._text: bytes | None = None
         self._frame: bytes | None = None
         self._blocks: bytes | None = None
+        self._line: bytes | None = None
+        self._data: bytes | None = None
 
     @property
     def text(self) -> bytes:
@@ -122,11 +126,32 @@ class Batch:
             self._blocks = b"".join([entry.block for entry in self.entries])
         return self._blocks
 
+    @property
+    def line(self) -> bytes:
+        """The pushes as lines."""
+        if self._line is None:
+            self._line = self.text + b"\n"
+        return self._line
+
+    @property
+    def data(self) -> bytes:
+        """The pushes as one SSE block without a name."""
+        if self._data is None:
+            self._data = sse.lines(self.text)
+        return self._data
+
     def encoded(self, wire: Wire) -> bytes:
         """Return the form a shared wire takes; `PULL` has none."""
-        if wire is Wire.FRAME:
-            return self.frame
-        return self.text if wire is Wire.TEXT else self.blocks
+        return _FORMS[wire](self)
+
+
+_FORMS: dict[Wire, Callable[[Batch], bytes]] = {
+    Wire.FRAME: lambda batch: batch.frame,
+    Wire.TEXT: lambda batch: batch.text,
+    Wire.BLOCK: lambda batch: batch.blocks,
+    Wire.LINE: lambda batch: batch.line,
+    Wire.DATA: lambda batch: batch.data,
+}
 
 
 def fill(entries: Sequence[Entry], limit: int = MAX_BATCH) -> Sequence[Entry]:

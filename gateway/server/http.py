@@ -10,10 +10,12 @@ import structlog
 from uvicorn.protocols.http.httptools_impl import HEADER_VALUE_RE, STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
 from uvicorn.protocols.utils import get_client_addr
 
+from gateway.server.admission import Admission, TurnAway
 from gateway.server.handover import EXTENSION, GONE, Factory, give
 
 log = structlog.get_logger(__name__)
 
+MAX_HELD = 64 * 1024  # bytes of a connection that waits to be admitted; after that it is not read
 _INVALID = "Invalid HTTP request received."
 _OWN = frozenset({b"connection", b"transfer-encoding", b"content-length", b"keep-alive"})
 
@@ -22,9 +24,44 @@ class HttpProtocol(HttpToolsProtocol):
     """Answers HTTP like uvicorn, and can give the connection of a streaming answer away."""
 
     _running: RequestResponseCycle | None = None
+    _held: bytearray | None = None  # what came before it was admitted
+
+    def __init__(self, *args: Any, admission: Admission | None = None, **kwargs: Any) -> None:  # noqa: ANN401 - uvicorn's own
+        super().__init__(*args, **kwargs)
+        self._admission = admission  # None once it is in
 
     def data_received(self, data: bytes) -> None:
-        """Parse. As uvicorn's, except that bytes behind an upgrade request are not lost."""
+        """Parse, once admitted."""
+        if self._admission is None:
+            self._parse(data)
+        elif self._held is None:
+            self._held = bytearray(data)
+            self._admission.enter(self, data)
+        else:
+            self._held += data
+            if len(self._held) > MAX_HELD:
+                self.flow.pause_reading()
+
+    @property
+    def gone(self) -> bool:
+        """See `admission.Newcomer`."""
+        return bool(self.transport.is_closing())
+
+    def admit(self) -> None:
+        """See `admission.Newcomer`."""
+        held, self._held, self._admission = self._held, None, None
+        self.flow.resume_reading()
+        if held and not self.gone:
+            self._parse(bytes(held))
+
+    def refuse(self, turn_away: TurnAway, retry: float) -> None:
+        """See `admission.Newcomer`."""
+        held, self._held = self._held, bytearray()  # whatever follows is not looked at
+        self.transport.write(turn_away(bytes(held or b""), retry))
+        self.transport.close()
+
+    def _parse(self, data: bytes) -> None:
+        """As uvicorn's, except that bytes behind an upgrade request are not lost."""
         self._unset_keepalive_if_required()
         try:
             self.parser.feed_data(data)

@@ -8,6 +8,7 @@ import socket
 from collections.abc import AsyncIterator, Callable, Generator, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
+from functools import partial
 from types import FrameType
 from typing import Any, Protocol
 
@@ -15,6 +16,7 @@ import structlog
 import uvicorn
 from starlette.types import ASGIApp
 
+from gateway.server.admission import Admission, TurnAway
 from gateway.server.http import HttpProtocol
 from gateway.server.websocket import WebSocketProtocol
 from gateway.settings import Settings
@@ -22,6 +24,7 @@ from gateway.settings import Settings
 log = structlog.get_logger(__name__)
 
 MAX_HANDSHAKE_MESSAGE = 1024 * 1024  # before the handover; afterwards the fan-out has its own, smaller limit
+VANISHED = 60_000  # milliseconds a peer may leave what we wrote unacknowledged; the kernel's own patience is 15 minutes
 _LOOK = 0.05  # seconds between two looks at a flag
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
@@ -60,7 +63,7 @@ class GatewayServer(uvicorn.Server):
     """uvicorn with our protocols and our way to stop.
 
     The application's `state` is the meeting point: `state.draining` becomes True first, and `state.hub`, when
-    there is one, is drained after the listeners have closed.
+    there is one, is drained after the listeners have closed. `state.turn_away` answers for us under overload.
     """
 
     def __init__(self, config: uvicorn.Config, options: ServerOptions, state: Any, *, signals: bool) -> None:  # noqa: ANN401 - Starlette's State
@@ -143,11 +146,12 @@ class GatewayServer(uvicorn.Server):
 
 def configure(app: ASGIApp, settings: Settings, options: ServerOptions) -> uvicorn.Config:
     """Build uvicorn's configuration: our protocols, no compression, no logging set-up of its own."""
+    turn_away: TurnAway | None = getattr(getattr(app, "state", None), "turn_away", None)
     return uvicorn.Config(
         app,
         host=options.host,
         port=options.port,
-        http=HttpProtocol,
+        http=partial(HttpProtocol, admission=Admission(turn_away)),  # type: ignore[arg-type] # makes one, as the class
         ws=WebSocketProtocol,
         ws_max_size=MAX_HANDSHAKE_MESSAGE,
         ws_ping_interval=None,
@@ -182,6 +186,8 @@ def bind(host: str, port: int, *, shared: bool = False) -> socket.socket:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         if shared:
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        if hasattr(socket, "TCP_USER_TIMEOUT"):  # Linux; every connection gets it from the listener
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, VANISHED)
         sock.bind((host, port))
         sock.setblocking(False)
     except OSError:

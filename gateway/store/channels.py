@@ -84,6 +84,15 @@ class ChannelStore:
         rules = self._settings.rules(namespace(channel))
         return channel, rules.history_size, int(rules.history_ttl * 1000)
 
+    @staticmethod
+    def node_channel(node: str) -> bytes:
+        """Return the pub/sub channel on which one gateway process hears what is meant for it."""
+        return b"{nodes}:" + node.encode()
+
+    async def tell(self, node: str, payload: bytes) -> int:
+        """Say something to one gateway process; returns how many heard it. Raises StoreUnavailable."""
+        return await self._store.say(self.node_channel(node), payload)
+
     async def publish(
         self,
         tenant: str,

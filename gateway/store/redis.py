@@ -166,6 +166,11 @@ class Store:
             except NoScriptError:
                 return await self.client.eval(script.source, 1, shard_tag, packed)
 
+    async def say(self, channel: bytes, payload: bytes) -> int:
+        """Publish to a pub/sub channel; returns how many subscribers got it. Raises StoreUnavailable."""
+        async with self.guard():
+            return int(await self.client.publish(channel, payload))
+
     async def ping(self) -> None:
         """Ask whether Redis answers; raises StoreUnavailable when not."""
         async with self.guard():

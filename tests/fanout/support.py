@@ -10,6 +10,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any, Self
 from urllib.parse import urlsplit
 
+import httpx
 import msgspec
 from starlette.applications import Starlette
 from starlette.middleware import Middleware
@@ -122,6 +123,10 @@ async def node(
         serving(app, settings, server or ServerOptions(port=0)) as running,
     ):
         yield Node(app, app.state.hub, app.state.channels, running)
+
+
+def http(target: Node) -> httpx.AsyncClient:
+    return httpx.AsyncClient(base_url=f"http://127.0.0.1:{target.port}")
 
 
 def port_of(url: str) -> int:

@@ -78,3 +78,33 @@ def test_a_stream_over_asgi(settings: Settings, redis: Redis) -> None:
         blocks = [block for block in answer.text.split("\n\n") if "data: " in block]
         names = [line for block in blocks for line in block.split("\n") if line.startswith("event: ")]
         assert names == ["event: gateway.open", *["event: test.event"] * 3, "event: gateway.bye"]
+
+
+@pytest.mark.parametrize("kind", ["http_stream", "sse"])
+def test_an_emulated_connection_over_asgi(settings: Settings, redis: Redis, kind: str) -> None:
+    del redis
+    first = '{"id":1,"connect":{}}\n{"id":2,"subscribe":{"channel":"open:a"}}'
+    with client(settings) as (tester, portal):
+
+        def from_beside() -> None:
+            hub: Hub = tester.app.state.hub  # type: ignore[attr-defined] # a Starlette
+            while not any(connection.subscriptions for connection in list(hub.connections)):
+                pass
+            for number in range(3):
+                portal.call(partial(publish_one, tester, number))
+            portal.call(hub.drain)
+
+        beside = threading.Thread(target=from_beside)
+        beside.start()
+        if kind == "sse":
+            answer = tester.get("/connection/sse", params={"cf_connect": first})
+        else:
+            json_type = {"Content-Type": "application/json"}
+            answer = tester.post("/connection/http_stream", content=first, headers=json_type)
+        beside.join()
+        assert answer.status_code == 200
+        lines = [json.loads(line.removeprefix("data: ")) for line in answer.text.split("\n") if line]
+        assert lines[0]["connect"]["session"]
+        pushes = [line["push"] for line in lines if "push" in line]
+        assert [push["pub"]["offset"] for push in pushes[:-1]] == [1, 2, 3]
+        assert pushes[-1]["disconnect"] == {"code": 3001, "reason": "shutdown"}

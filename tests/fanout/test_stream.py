@@ -122,7 +122,7 @@ async def test_comments_keep_a_stream_open_and_move_a_filtered_one_on(start: Sta
 
 
 async def test_an_expired_right_ends_the_stream(start: StartNode) -> None:
-    node = await start(options=HubOptions(comment=0.2))
+    node = await start()
     async with sse(node.port, f"channel=secret:a&token={token(channels=(), caps=[], ttl=1)}") as client:
         assert client.status == 403
     mine = token("ann", ttl=1)

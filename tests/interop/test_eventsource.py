@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 import pytest
+from redis.asyncio import Redis
 
+from gateway.fanout.stats import gauges
 from tests.e2e.clients import token
 from tests.e2e.test_one_job_live import log_of
+from tests.fanout.support import node as fanout_node
+from tests.fanout.support import publish, settings_for, ws
+from tests.fanout.support import token as fanout_token
 from tests.interop.conftest import RunProgram
 from tests.interop.support import LIMIT, Line, Pair, check_whole_life, in_the_middle, new_ticket, submit_slow
 from tests.support.waiting import eventually
@@ -63,3 +68,28 @@ async def test_it_is_cut_before_the_first_event(pair: Pair, node: RunProgram, cr
     pair.front.resume()
     await program.finish()
     await check_whole_life(pair.second_url, job_id, [line["data"] for line in program.said("event")])
+
+
+async def test_it_comes_back_from_a_bye_and_stops_for_good_at_a_204(
+    redis_url: str, redis: Redis, node: RunProgram, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    del redis  # emptied
+    async with fanout_node(settings_for(redis_url, max_connections=1)) as gateway:
+        url = f"http://127.0.0.1:{gateway.port}/v1/stream?channel=job:mine&token={fanout_token('ann')}"
+        async with ws(gateway):
+            program = await node("eventsource", url=url)
+            for _ in range(2):
+                assert (await program.until("gateway.bye"))["data"] == {"reason": "overload"}
+        await eventually(lambda: gauges(gateway.hub)["streams"] == 1)
+        await publish(gateway.channels, "job:mine", type_="job.queued")
+        await program.until("event")
+        monkeypatch.setattr(gateway.hub, "job_state", over_long_ago)
+        (stream,) = gateway.hub.connections
+        stream.abort()
+        stopped = await program.until("error", lambda line: line["closed"])
+        assert stopped["code"] == 204
+        await program.finish()
+
+
+async def over_long_ago(_tenant: str, _job_id: str) -> bytes:
+    return b'{"id":"x","type":"job.cancelled","time":"2020-01-01T00:00:00.000Z","data":{}}'

@@ -63,6 +63,14 @@ async def test_it_serves_on_a_socket_it_is_given() -> None:
         assert (await fetch(port)).endswith(b"hello")
 
 
+@pytest.mark.skipif(not hasattr(socket, "TCP_USER_TIMEOUT"), reason="Linux has it")
+async def test_a_peer_that_vanishes_is_noticed_within_a_minute(settings: Settings) -> None:
+    async with node(settings) as running, ws(running):
+        (connection,) = running.hub.connections
+        sock = connection.sink.get_extra_info("socket")  # type: ignore[attr-defined] # a transport
+        assert sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT) == 60_000
+
+
 async def test_a_taken_port_and_a_broken_application_say_so() -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))

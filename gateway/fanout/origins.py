@@ -1,0 +1,88 @@
+"""Which pages of which origins may use a browser's connection here (RFC 6454, RFC 6455 section 10.2)."""
+
+from __future__ import annotations
+
+from urllib.parse import urlsplit
+
+from starlette.datastructures import Headers
+from starlette.requests import HTTPConnection
+
+from gateway.auth.authenticator import Authenticator
+from gateway.auth.principals import Principal, optional_principal
+from gateway.errors import Forbidden, Unauthenticated
+from gateway.settings import Settings
+
+
+def check_origin(headers: Headers, settings: Settings) -> None:
+    """Refuse a browser's page that is neither ours nor allowed; raises Forbidden."""
+    if not allowed_origin(headers.get("origin"), headers.get("host", ""), settings.allowed_origins):
+        raise Forbidden("This origin may not connect")
+
+
+def allowed_origin(origin: str | None, host: str, allowed: tuple[str, ...]) -> bool:
+    """Whether a page of this origin may open a connection that cookies play no part in.
+
+    Without an `Origin` it is no browser, or a page of our own.
+    """
+    return origin is None or "*" in allowed or origin in allowed or _same(origin, host)
+
+
+def trusts_cookies(headers: Headers, allowed: tuple[str, ...]) -> bool:
+    """Whether a request that a cookie speaks for comes from our own page, or from one that is allowed by name.
+
+    A browser sends cookies whatever page asks, so the page must be known: by `Origin`, or, where browsers leave it
+    out (a GET within one origin), by `Sec-Fetch-Site`. A request with neither is not believed.
+    """
+    origin = headers.get("origin")
+    if origin is None:
+        return headers.get("sec-fetch-site") == "same-origin"
+    return origin in allowed or _same(origin, headers.get("host", ""))
+
+
+def _same(origin: str, host: str) -> bool:
+    return bool(host) and urlsplit(origin).netloc.lower() == host.lower()
+
+
+def host_of(connection: HTTPConnection) -> str | None:
+    """Return the client's address, as the trusted proxies tell it."""
+    return connection.client.host if connection.client else None
+
+
+async def caller_of(connection: HTTPConnection, settings: Settings, authenticator: Authenticator) -> Principal | None:
+    """Return who opens a Centrifuge connection, before it has said so itself, or None.
+
+    A cookie that is not good counts as none: `connect` may bring a token, and its reply can say what is wrong, which
+    the status of a refused handshake cannot.
+
+    Raises:
+        Forbidden: as `cookie_principal`.
+    """
+    principal = optional_principal(connection.scope)
+    if principal is not None:
+        return principal
+    try:
+        return await cookie_principal(connection, settings, authenticator)
+    except Unauthenticated:
+        return None
+
+
+async def cookie_principal(
+    connection: HTTPConnection, settings: Settings, authenticator: Authenticator
+) -> Principal | None:
+    """Return who the cookie `GATEWAY_COOKIE` speaks for, or None without such a cookie.
+
+    Only what opens a connection asks: no request that changes something is ever answered on a cookie's word.
+
+    Raises:
+        Forbidden: the page is not one that may use cookies here.
+        TokenExpired, Unauthenticated: the cookie holds no token of ours that is still good.
+    """
+    token = connection.cookies.get(settings.cookie) if settings.cookie else None
+    if not token:
+        return None
+    if not trusts_cookies(connection.headers, settings.allowed_origins):
+        raise Forbidden("This origin may not connect with a cookie")
+    principal = await authenticator.verify(token)
+    if principal.kind != "token":
+        raise Unauthenticated("An API key does not belong into a cookie")
+    return principal
