@@ -11,8 +11,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from gateway.fanout import frames
-from gateway.fanout.wire import Wire
+from gateway.fanout.wire import Batch
 
 if TYPE_CHECKING:
     from gateway.fanout.connection import Subscription
@@ -40,11 +39,10 @@ def pushes(channel: str, lines: list[bytes]) -> bytes:
 class Bulletin:
     """One frame of joins and leaves of a topic, and who has not got it yet."""
 
-    __slots__ = ("_at", "_frame", "_members", "_text")
+    __slots__ = ("_at", "_batch", "_members")
 
     def __init__(self, topic: Topic, lines: list[bytes]) -> None:
-        self._text = pushes(topic.channel, lines)
-        self._frame = frames.text(self._text)
+        self._batch = Batch.of(pushes(topic.channel, lines))
         self._members: list[Subscription] = list(topic.listeners)
         self._at = 0
 
@@ -54,15 +52,8 @@ class Bulletin:
         self._at += SLICE
         for subscription in part:
             if subscription.live:
-                self._write(subscription)
+                subscription.write(self._batch.encoded(subscription.connection.wire))
         return self._at < len(self._members)
-
-    def _write(self, subscription: Subscription) -> None:
-        wire = subscription.connection.wire
-        if wire is Wire.FRAME:
-            subscription.write(self._frame)
-        elif wire is Wire.TEXT:
-            subscription.write(self._text)
 
 
 class Bulletins:

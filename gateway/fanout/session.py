@@ -87,7 +87,7 @@ class Session(Connection):
     def next_commands(self) -> bool:
         """Read the next message into the backlog, when that is empty; False when there is nothing to do now.
 
-        Nothing is done for a client that does not read its answers; `proceed` goes on when it does.
+        Nothing is done for a client that does not read its answers; `work` goes on when it does.
         """
         while not self.backlog and self.inbox and not self.closing:
             try:
@@ -99,7 +99,7 @@ class Session(Connection):
             self.regulate()
         return bool(self.backlog) and not self.closing and self.paused_at is None
 
-    def proceed(self) -> None:
+    def work(self) -> None:
         """Handle what waits, if anything does: whoever runs the commands goes on here."""
 
     def regulate(self) -> None:
@@ -120,7 +120,7 @@ class Session(Connection):
         """See `Connection`."""
         super().resume_writing()
         self.regulate()
-        self.proceed()
+        self.work()
 
     def send(self, message: bytes) -> None:
         """Write one message."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from math import inf
 from typing import NamedTuple, Protocol
 
 import msgspec
@@ -36,14 +37,12 @@ class Terms(NamedTuple):
     """What a subscription rests on.
 
     Attributes:
-        expires_at: unix seconds at which the right to it ends.
-        info: what others are told about the member, beside `conn_info`.
+        grant: the subscription token it was allowed with.
         options: of a server-side subscription.
         room: bytes of publications its reply may hold.
     """
 
-    expires_at: float | None = None
-    info: bytes = b""
+    grant: SubscriptionGrant | None = None
     options: granted.Options | None = None
     room: int = resume.MAX_REPLY_BYTES
 
@@ -69,8 +68,7 @@ class Subscribing:
         if bytes(request.tf) not in (b"", b"null"):
             raise Refused(codes.NOT_AVAILABLE)
         if request.token:
-            grant = await self._grant(session, channel, request.token)
-            return await self.join(session, request, Terms(grant.expires_at, grant.info))
+            return await self.join(session, request, Terms(await self._grant(session, channel, request.token)))
         if not await self._access.may(known(session), "sub", channel):
             raise Refused(codes.PERMISSION_DENIED)
         return await self.join(session, request, Terms())
@@ -89,7 +87,7 @@ class Subscribing:
         subscription = session.subscriptions.get(grant.channel)
         if subscription is None:
             raise Refused(codes.PERMISSION_DENIED)
-        ttl = self._limit(subscription, grant.expires_at)
+        ttl = self._hold(subscription, grant)
         return centrifuge.SubRefreshResult(expires=ttl > 0, ttl=ttl)
 
     async def _grant(self, session: Session, channel: str, token: str) -> SubscriptionGrant:
@@ -123,14 +121,14 @@ class Subscribing:
             if session.closing:
                 raise Refused(codes.INTERNAL)
             self._check_room(session)
-            if terms.expires_at is not None and terms.expires_at <= time.time():
+            if terms.grant is not None and (terms.grant.expires_at or inf) <= time.time():
                 raise TokenExpired
             if asked is not None and not found.recovered and request.flag & centrifuge.REJECT_UNRECOVERED:
                 raise Refused(codes.UNRECOVERABLE)
             subscription = self._subscription(session, topic, found.position.offset, visible)
         subscription.recovering, subscription.server_side = found.recovered, terms.options is not None
         session.admit(subscription)
-        ttl = self._limit(subscription, terms.expires_at)
+        ttl = self._hold(subscription, terms.grant) if terms.grant is not None else 0
         return self._joined(request, found, ttl, terms.options or granted.NONE)
 
     def _subscription(self, session: Session, topic: Topic, offset: int, visible: Visible | None) -> Subscription:
@@ -140,12 +138,12 @@ class Subscribing:
         self._hub.presence.joined(member)
         return member
 
-    def _limit(self, subscription: Subscription, expires_at: float | None) -> int:
-        """Let a subscription end when its token does; returns the seconds until then, 0: never."""
+    def _hold(self, subscription: Subscription, grant: SubscriptionGrant) -> int:
+        """Tie a subscription to its token; returns the seconds that is good for, 0 for ever."""
         subscription.expires = None
-        if expires_at is None:
+        if grant.expires_at is None:
             return 0
-        ttl = max(1, round(expires_at - time.time()))
+        ttl = max(1, round(grant.expires_at - time.time()))
         subscription.expires = self._hub.loop.time() + ttl
         return ttl
 
@@ -161,7 +159,8 @@ class Subscribing:
             listens = await self._access.may(principal, "prs", request.channel)
         if not shown and not listens:
             return None
-        info = centrifuge.client_info(principal.subject, session.client, principal.info, options.info or terms.info)
+        of_channel = options.info or (terms.grant.info if terms.grant else b"")
+        info = centrifuge.client_info(principal.subject, session.client, principal.info, of_channel)
         return Visible(principal.subject, session.client, info, rules.presence and shown, shown, listens)
 
     def _joined(

@@ -72,10 +72,10 @@ class WebSocketConnection(Session):
             return
         self.inbox.append(message)
         self.regulate()
-        self.proceed()
+        self.work()
 
-    def proceed(self) -> None:
-        """See `Session.proceed`."""
+    def work(self) -> None:
+        """See `Session.work`."""
         if not self._running and (self.backlog or self.inbox) and not self.closing:
             self._running = True
             self.hub.spawn(self, self._run())

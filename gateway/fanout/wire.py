@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from enum import IntEnum
+from typing import Self
 
 import msgspec
 
@@ -104,6 +105,13 @@ class Batch:
         self._blocks: bytes | None = None
         self._line: bytes | None = None
         self._data: bytes | None = None
+
+    @classmethod
+    def of(cls, text: bytes) -> Self:
+        """Make one of pushes that are no publications; only sessions take it."""
+        batch = cls(b"", ())
+        batch._text = text
+        return batch
 
     @property
     def text(self) -> bytes:

@@ -13,7 +13,10 @@ from tests.e2e.stack import Stack, stack
 from tests.interop.support import Pair, Program, Switch, port_of, program
 
 RunProgram = Callable[..., Awaitable[Program]]
-CHAT = '{"chat": {"subscribe": "authenticated", "publish": "authenticated"}}'
+CHAT = (
+    '{"chat": {"subscribe": "authenticated", "publish": "authenticated"},'
+    ' "room": {"subscribe": "authenticated", "presence": true}}'
+)
 
 
 @pytest.fixture
