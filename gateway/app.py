@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import io
 from collections.abc import AsyncIterator, Mapping
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
@@ -17,14 +18,18 @@ from starlette.routing import BaseRoute
 from gateway.auth import routes as auth_routes
 from gateway.auth.access import Access
 from gateway.auth.authenticator import Authenticator
+from gateway.auth.issuers import Issuers, issuers_from
+from gateway.auth.keyring import MAX_DOCUMENT
 from gateway.auth.keys import KeyStore
 from gateway.auth.middleware import Authentication
 from gateway.auth.principals import Principal
+from gateway.auth.revocation import Revocations
 from gateway.auth.secret import server_secret
 from gateway.auth.tickets import Tickets
 from gateway.auth.tokens import Tokens
 from gateway.errors import StoreUnavailable
 from gateway.fanout import routes as fanout_routes
+from gateway.fanout.evictions import Evictions
 from gateway.fanout.hub import Hub
 from gateway.fanout.watch import watch
 from gateway.jobs.attachments import Attachments
@@ -43,12 +48,17 @@ from gateway.web.context import RequestContext
 from gateway.web.health import HealthRoutes
 from gateway.web.pages import page_routes
 from gateway.web.problems import Errors, exception_handlers
+from gateway.webhooks.download import DownloadFailed, download
+from gateway.webhooks.guard import networks
 
 log = structlog.get_logger(__name__)
 
 SECRET_NAP = 1.0
 # Without these the process cannot do its work; without the broker it accepts jobs and fans out all the same.
 REQUIRED = frozenset({"redis", "feed", "process"})
+KEYS_TIMEOUT = 5.0
+# Where an issuer's keys are is the operator's choice, not a tenant's: any address will do.
+_ANYWHERE = networks(("0.0.0.0/0", "::/0"))
 _EXPOSED = ("Location", "Retry-After", "ETag", "X-Request-Id", "Idempotent-Replayed")
 
 
@@ -63,12 +73,14 @@ class Services:
     supervisor: Supervisor
     keys: KeyStore
     tokens: Tokens
+    issuers: Issuers
+    revocations: Revocations
     secret: bytes
 
     @property
     def authenticator(self) -> Authenticator:
         """Reads API keys and tokens."""
-        return Authenticator(self.keys, self.tokens)
+        return Authenticator(self.keys, self.tokens, self.issuers, revoked=self.revocations.revoked)
 
 
 def build_app(
@@ -135,7 +147,23 @@ async def _services(settings: Settings, shared: JobQueue | None) -> AsyncIterato
         supervisor = await stack.enter_async_context(Supervisor())
         reaper = Reaper(JobStore(store), queue, settings, Attachments(settings.attachments_dir).forget)
         supervisor.keep("reaper", reaper.run)
-        yield Services(settings, store, queue, hub, supervisor, KeyStore(store, settings), Tokens(secret), secret)
+        revocations, issuers = Revocations(store), issuers_from(settings, _public_keys)
+        supervisor.keep("evictions", Evictions(hub, revocations).run)
+        for issuer in issuers.issuers:
+            supervisor.keep(f"keys of {issuer.name}", issuer.keyring.run)
+        tokens = Tokens(secret, issuer=settings.token_issuer, audience=settings.token_audience)
+        keys = KeyStore(store, settings)
+        yield Services(settings, store, queue, hub, supervisor, keys, tokens, issuers, revocations, secret)
+
+
+async def _public_keys(url: str) -> bytes:
+    """Fetch an issuer's key set: bounded in size and time, no redirects; raises ValueError."""
+    document = io.BytesIO()
+    try:
+        await download(url, document, allow=_ANYWHERE, limit=MAX_DOCUMENT, total=KEYS_TIMEOUT)
+    except DownloadFailed as error:
+        raise ValueError(str(error)) from error
+    return document.getvalue()
 
 
 async def _secret(store: Store, settings: Settings) -> bytes:
@@ -150,7 +178,7 @@ async def _secret(store: Store, settings: Settings) -> bytes:
 def _routes(app: Starlette, services: Services, samples: Mapping[str, Path]) -> list[BaseRoute]:
     settings, store, hub = services.settings, services.store, services.hub
     channels, jobs = ChannelStore(store, settings), JobStore(store)
-    tickets = Tickets(store, services.keys)
+    tickets = Tickets(store, services.keys, revoked=services.revocations.revoked)
 
     async def job_owner(tenant: str, job_id: str) -> str | None:
         job = await jobs.get(tenant, job_id)
@@ -174,7 +202,7 @@ def _routes(app: Starlette, services: Services, samples: Mapping[str, Path]) -> 
         *HealthRoutes(lambda: _readiness(app, services)).routes(),
         *JobRoutes(service, channels, Attachments(settings.attachments_dir)).routes(),
         *fanout_routes.routes(fanout),
-        *auth_routes.routes(auth_routes.AuthServices(services.keys, tickets, services.tokens)),
+        *auth_routes.routes(auth_routes.AuthServices(services.keys, tickets, services.tokens, services.revocations)),
         *page_routes(samples),
     ]
 

@@ -228,6 +228,11 @@ def unsubscribe_push(channel: str, told: Unsubscribe) -> bytes:
     return _encode(body)
 
 
+def refresh_push(ttl: int) -> bytes:
+    """Encode the push that warns of a close in `ttl` seconds, unless a `refresh` command comes before."""
+    return _encode({"push": {"refresh": {"expires": True, "ttl": ttl}}})
+
+
 def join(replies: Sequence[bytes], limit: int) -> list[bytes]:
     """Put replies into as few messages as `limit` bytes each allow."""
     messages: list[bytes] = []

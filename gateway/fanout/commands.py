@@ -11,7 +11,7 @@ import msgspec
 
 from gateway.auth.principals import ANONYMOUS, Principal
 from gateway.auth.tokens import SubscriptionGrant
-from gateway.errors import Forbidden, GatewayError, TokenExpired, Unauthenticated
+from gateway.errors import Forbidden, GatewayError, TokenExpired, TokenRevoked, Unauthenticated
 from gateway.events import Position, channel_fault, namespace
 from gateway.fanout import centrifuge, codes, resume
 from gateway.fanout.channel_commands import ChannelCommands, Permissions, Refused, known
@@ -191,17 +191,12 @@ class Commands:
             raise Refused(codes.LIMIT_EXCEEDED)
         if bytes(request.tf) not in (b"", b"null"):
             raise Refused(codes.NOT_AVAILABLE)
-        expires_at = await self._grant(session, channel, request.token)
-        return await self._join(session, request, expires_at=expires_at)
-
-    async def _grant(self, session: Session, channel: str, token: str) -> float | None:
-        """Check the right to subscribe; returns when it ends."""
-        if token:
-            return await self._token_grant(session, channel, token)
+        if request.token:
+            return await self._join(session, request, await self._token_grant(session, channel, request.token))
         await self._check(session, "sub", channel)
-        return None
+        return await self._join(session, request)
 
-    async def _token_grant(self, session: Session, channel: str, token: str) -> float | None:
+    async def _token_grant(self, session: Session, channel: str, token: str) -> SubscriptionGrant:
         try:
             grant = await self._verifier.verify_subscription(token)
         except TokenExpired:
@@ -211,14 +206,14 @@ class Commands:
         principal = known(session)
         if (grant.tenant, grant.subject, grant.channel) != (principal.tenant, principal.subject, channel):
             raise Forbidden
-        return grant.expires_at
+        return grant
 
     async def _join(
         self,
         session: Session,
         request: centrifuge.SubscribeRequest,
+        grant: SubscriptionGrant | None = None,
         *,
-        expires_at: float | None = None,
         room: int | None = None,
     ) -> centrifuge.SubscribeResult:
         """Join a topic; `room` bytes of publications for a server-side subscription."""
@@ -227,16 +222,24 @@ class Commands:
             found = await missed(self._hub, topic, asked, resume.MAX_REPLY_BYTES if room is None else room)
             if session.closing:
                 raise Refused(codes.INTERNAL)
+            if grant is not None and self._hub.revoked(grant.credential):
+                raise TokenRevoked  # while it was being joined
             if asked is not None and not found.recovered and request.flag & centrifuge.REJECT_UNRECOVERED:
                 raise Refused(codes.UNRECOVERABLE)
             subscription = Subscription(session, topic, found.position.offset)
         subscription.recovering, subscription.server_side = found.recovered, room is not None
-        ttl = 0
-        if expires_at is not None:
-            ttl = max(1, round(expires_at - time.time()))
-            subscription.expires = self._hub.loop.time() + ttl
+        ttl = self._hold(subscription, grant) if grant is not None else 0
         session.admit(subscription)
         return self._joined(request, found, ttl)
+
+    def _hold(self, subscription: Subscription, grant: SubscriptionGrant) -> int:
+        """Tie a subscription to its token; returns the seconds that is good for, 0 for ever."""
+        subscription.grant, subscription.expires = grant.credential, None
+        if grant.expires_at is None:
+            return 0
+        ttl = max(1, round(grant.expires_at - time.time()))
+        subscription.expires = self._hub.loop.time() + ttl
+        return ttl
 
     def _joined(
         self, request: centrifuge.SubscribeRequest, found: resume.Reply, ttl: int
@@ -269,11 +272,7 @@ class Commands:
         subscription = session.subscriptions.get(channel)
         if subscription is None:
             raise Refused(codes.BAD_REQUEST)
-        expires_at = await self._token_grant(session, channel, request.token)
-        subscription.expires, ttl = None, 0
-        if expires_at is not None:
-            ttl = max(1, round(expires_at - time.time()))
-            subscription.expires = self._hub.loop.time() + ttl
+        ttl = self._hold(subscription, await self._token_grant(session, channel, request.token))
         return centrifuge.SubRefreshResult(expires=ttl > 0, ttl=ttl)
 
     async def _nothing(self, _session: Session, _command: centrifuge.Command) -> None:

@@ -110,6 +110,7 @@ class _Streams:
             types=frozenset(types.split(",")) if types else None,
             sign=reader.sign,
             expires_at=reader.principal.expires_at,
+            credential=reader.principal.credential,
         )
         return StreamResponse(self._deps.hub, spec, cursor, "" if cursor or not resumed else "cursor")
 

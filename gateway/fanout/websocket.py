@@ -131,7 +131,7 @@ class WebSocketConnection(Session):
             if self._awaiting_pong:
                 self.send(centrifuge.PING)
         stuck = inf if self.paused_at is None else self.paused_at + options.stuck
-        return min(self._ping_at, self.expires + options.grace, stuck)
+        return min(self._ping_at, self.warn(now), stuck)
 
     def _overdue(self, now: float) -> codes.Disconnect | None:
         options = self.hub.options

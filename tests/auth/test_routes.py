@@ -20,6 +20,7 @@ from gateway.auth.authenticator import Authenticator
 from gateway.auth.keys import KeyStore
 from gateway.auth.middleware import Authentication, bearer, is_open
 from gateway.auth.principals import optional_principal, principal_of
+from gateway.auth.revocation import Revocations
 from gateway.auth.routes import AuthServices, routes
 from gateway.auth.tickets import Tickets
 from gateway.auth.tokens import Claims, Tokens
@@ -60,10 +61,11 @@ class World:
 
 def build(store: Store, settings: Settings) -> World:
     keys = KeyStore(store, settings)
-    tickets = Tickets(store, keys)
+    revocations = Revocations(store)
+    tickets = Tickets(store, keys, revoked=revocations.revoked)
     app = Starlette(
         routes=[
-            *routes(AuthServices(keys, tickets, TOKENS)),
+            *routes(AuthServices(keys, tickets, TOKENS, revocations)),
             Route("/who", _whoami),
             Route("/healthz", _whoami),
             Route("/static/{name}", _whoami),
@@ -72,7 +74,7 @@ def build(store: Store, settings: Settings) -> World:
         middleware=[
             Middleware(RequestContext),
             Middleware(Errors),
-            Middleware(Authentication, verify=Authenticator(keys, TOKENS).verify),
+            Middleware(Authentication, verify=Authenticator(keys, TOKENS, revoked=revocations.revoked).verify),
         ],
         exception_handlers=exception_handlers(),
     )
