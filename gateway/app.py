@@ -147,7 +147,7 @@ async def _services(settings: Settings, shared: JobQueue | None) -> AsyncIterato
         supervisor = await stack.enter_async_context(Supervisor())
         reaper = Reaper(JobStore(store), queue, settings, Attachments(settings.attachments_dir).forget)
         supervisor.keep("reaper", reaper.run)
-        revocations, issuers = Revocations(store), issuers_from(settings, _public_keys)
+        revocations, issuers = Revocations(store), issuers_from(settings, fetch_public_keys)
         supervisor.keep("evictions", Evictions(hub, revocations).run)
         for issuer in issuers.issuers:
             supervisor.keep(f"keys of {issuer.name}", issuer.keyring.run)
@@ -156,7 +156,7 @@ async def _services(settings: Settings, shared: JobQueue | None) -> AsyncIterato
         yield Services(settings, store, queue, hub, supervisor, keys, tokens, issuers, revocations, secret)
 
 
-async def _public_keys(url: str) -> bytes:
+async def fetch_public_keys(url: str) -> bytes:
     """Fetch an issuer's key set: bounded in size and time, no redirects; raises ValueError."""
     document = io.BytesIO()
     try:

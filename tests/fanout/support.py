@@ -107,7 +107,7 @@ async def application(settings: Settings, options: HubOptions = QUICK) -> AsyncI
             middleware=[Middleware(Authentication, verify=authenticator.verify)],
         )
         app.state.hub, app.state.channels, app.state.tickets = hub, channels, deps.tickets
-        app.state.revocations, app.state.keys = revocations, keys
+        app.state.revocations, app.state.keys, app.state.authenticator = revocations, keys, authenticator
         yield app
 
 
