@@ -123,7 +123,15 @@ def _middleware(settings: Settings, authentication: Middleware) -> list[Middlewa
         CORSMiddleware,
         allow_origins=settings.allowed_origins,
         allow_methods=["GET", "POST", "DELETE"],
-        allow_headers=["Authorization", "Content-Type", "Idempotency-Key", "Last-Event-ID", "Prefer", "traceparent"],
+        allow_headers=[
+            "Authorization",
+            "Content-Type",
+            "Idempotency-Key",
+            "If-None-Match",
+            "Last-Event-ID",
+            "Prefer",
+            "traceparent",
+        ],
         expose_headers=_EXPOSED,
     )
     allowed = [cross_origin] if settings.allowed_origins else []
