@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import io
 from collections.abc import AsyncIterator, Mapping
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
@@ -17,14 +18,18 @@ from starlette.routing import BaseRoute
 from gateway.auth import routes as auth_routes
 from gateway.auth.access import Access
 from gateway.auth.authenticator import Authenticator
+from gateway.auth.issuers import Issuers, issuers_from
+from gateway.auth.keyring import MAX_DOCUMENT
 from gateway.auth.keys import KeyStore
 from gateway.auth.middleware import Authentication
 from gateway.auth.principals import Principal
+from gateway.auth.revocation import Revocations
 from gateway.auth.secret import server_secret
 from gateway.auth.tickets import Tickets
 from gateway.auth.tokens import Tokens
 from gateway.errors import StoreUnavailable
 from gateway.fanout import routes as fanout_routes
+from gateway.fanout.evictions import Evictions
 from gateway.fanout.hub import Hub
 from gateway.fanout.overload import turn_away
 from gateway.fanout.watch import watch
@@ -47,12 +52,17 @@ from gateway.web.health import HealthRoutes
 from gateway.web.pages import page_routes
 from gateway.web.problems import Errors, exception_handlers
 from gateway.web.ratelimit import RateLimit
+from gateway.webhooks.download import DownloadFailed, download
+from gateway.webhooks.guard import networks
 
 log = structlog.get_logger(__name__)
 
 SECRET_NAP = 1.0
 # Without these the process cannot do its work; without the broker it accepts jobs and fans out all the same.
 REQUIRED = frozenset({"redis", "feed", "process"})
+KEYS_TIMEOUT = 5.0
+# Where an issuer's keys are is the operator's choice, not a tenant's: any address will do.
+_ANYWHERE = networks(("0.0.0.0/0", "::/0"))
 _EXPOSED = ("Location", "Retry-After", "ETag", "X-Request-Id", "Idempotent-Replayed")
 
 
@@ -67,13 +77,15 @@ class Services:
     supervisor: Supervisor
     keys: KeyStore
     tokens: Tokens
+    issuers: Issuers
+    revocations: Revocations
     secret: bytes
     rates: Rates
 
     @property
     def authenticator(self) -> Authenticator:
         """Reads API keys and tokens."""
-        return Authenticator(self.keys, self.tokens)
+        return Authenticator(self.keys, self.tokens, self.issuers, revoked=self.revocations.revoked)
 
 
 def build_app(
@@ -118,7 +130,15 @@ def _middleware(settings: Settings, inner: list[Middleware]) -> list[Middleware]
         CORSMiddleware,
         allow_origins=settings.allowed_origins,
         allow_methods=["GET", "POST", "DELETE"],
-        allow_headers=["Authorization", "Content-Type", "Idempotency-Key", "Last-Event-ID", "Prefer", "traceparent"],
+        allow_headers=[
+            "Authorization",
+            "Content-Type",
+            "Idempotency-Key",
+            "If-None-Match",
+            "Last-Event-ID",
+            "Prefer",
+            "traceparent",
+        ],
         # Another origin's page may use the cookie only when it is allowed by name.
         allow_credentials=settings.cookie is not None and "*" not in settings.allowed_origins,
         expose_headers=_EXPOSED,
@@ -144,8 +164,23 @@ async def _services(settings: Settings, shared: JobQueue | None) -> AsyncIterato
         supervisor = await stack.enter_async_context(Supervisor())
         reaper = Reaper(JobStore(store), queue, settings, Attachments(settings.attachments_dir).forget)
         supervisor.keep("reaper", reaper.run)
+        revocations, issuers = Revocations(store), issuers_from(settings, fetch_public_keys)
+        supervisor.keep("evictions", Evictions(hub, revocations).run)
+        for issuer in issuers.issuers:
+            supervisor.keep(f"keys of {issuer.name}", issuer.keyring.run)
+        tokens = Tokens(secret, issuer=settings.token_issuer, audience=settings.token_audience)
         keys, rates = KeyStore(store, settings), Rates(store, settings.rate_limit, settings.rate_burst)
-        yield Services(settings, store, queue, hub, supervisor, keys, Tokens(secret), secret, rates)
+        yield Services(settings, store, queue, hub, supervisor, keys, tokens, issuers, revocations, secret, rates)
+
+
+async def fetch_public_keys(url: str) -> bytes:
+    """Fetch an issuer's key set: bounded in size and time, no redirects; raises ValueError."""
+    document = io.BytesIO()
+    try:
+        await download(url, document, allow=_ANYWHERE, limit=MAX_DOCUMENT, total=KEYS_TIMEOUT)
+    except DownloadFailed as error:
+        raise ValueError(str(error)) from error
+    return document.getvalue()
 
 
 async def _secret(store: Store, settings: Settings) -> bytes:
@@ -160,7 +195,7 @@ async def _secret(store: Store, settings: Settings) -> bytes:
 def _routes(app: Starlette, services: Services, samples: Mapping[str, Path]) -> list[BaseRoute]:
     settings, store, hub = services.settings, services.store, services.hub
     channels, jobs = ChannelStore(store, settings), JobStore(store)
-    tickets = Tickets(store, services.keys)
+    tickets = Tickets(store, services.keys, revoked=services.revocations.revoked)
 
     async def job_owner(tenant: str, job_id: str) -> str | None:
         job = await jobs.get(tenant, job_id)
@@ -186,7 +221,7 @@ def _routes(app: Starlette, services: Services, samples: Mapping[str, Path]) -> 
         *HealthRoutes(lambda: _readiness(app, services)).routes(),
         *JobRoutes(service, channels, Attachments(settings.attachments_dir)).routes(),
         *fanout_routes.routes(fanout),
-        *auth_routes.routes(auth_routes.AuthServices(services.keys, tickets, services.tokens)),
+        *auth_routes.routes(auth_routes.AuthServices(services.keys, tickets, services.tokens, services.revocations)),
         *page_routes(samples),
     ]
 

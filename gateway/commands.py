@@ -12,10 +12,11 @@ import uvloop
 
 from gateway.auth.keys import KeyStore
 from gateway.auth.principals import DEFAULT_TENANT, Capability, Scope
+from gateway.auth.revocation import MAX_REMEMBERED, REMEMBERED, Revocations
 from gateway.auth.secret import server_secret
 from gateway.auth.tokens import Claims, Tokens
 from gateway.errors import ConfigurationError, GatewayError
-from gateway.events import check_tenant
+from gateway.events import check_tenant, new_id
 from gateway.settings import Settings, load
 from gateway.store.redis import Store
 from gateway.web.responses import rfc3339
@@ -65,7 +66,7 @@ def list_keys(tenant: str) -> None:
 @_tenant
 @click.argument("key_id")
 def revoke_key(tenant: str, key_id: str) -> None:
-    """Revoke an API key; other processes notice within five seconds."""
+    """Revoke an API key; what it opened is closed within a second."""
 
     async def revoke() -> None:
         async with _store() as (store, settings):
@@ -74,22 +75,68 @@ def revoke_key(tenant: str, key_id: str) -> None:
     _run(revoke)
 
 
-@click.command()
+class _Default(click.Group):
+    """A group whose first argument, when it is none of its commands, belongs to `create`."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Put the command in front that was left out."""
+        if args and args[0] not in self.commands and args[0] not in ctx.help_option_names:
+            args = ["create", *args]
+        return super().parse_args(ctx, args)
+
+
+@click.group(cls=_Default)
+def token() -> None:
+    """Subscriber tokens: make one (`gateway token SUBJECT`), revoke."""
+
+
+@token.command("create")
 @_tenant
 @click.argument("subject")
 @click.option("--ttl", default=3600, show_default=True, type=click.IntRange(1), help="Seconds it is valid.")
 @click.option("--channel", "channels", multiple=True, help="Allow subscribing to it; a trailing * stands for anything.")
-def token(tenant: str, subject: str, ttl: int, channels: tuple[str, ...]) -> None:
+def create_token(tenant: str, subject: str, ttl: int, channels: tuple[str, ...]) -> None:
     """Make a subscriber token (a JWT) for the user SUBJECT."""
 
     async def mint() -> str:
         async with _store() as (store, settings):
             secret = await server_secret(store, settings)
         caps = (Capability(channels=channels, match="wildcard", allow=("sub", "hst")),) if channels else ()
-        now = int(time.time())
-        return Tokens(secret).mint(Claims(sub=subject, tenant=check_tenant(tenant), iat=now, exp=now + ttl, caps=caps))
+        now = time.time()
+        claims = Claims(
+            sub=subject,
+            tenant=check_tenant(tenant),
+            iat=round(now, 3),
+            exp=int(now) + ttl,
+            jti=new_id("tok_"),
+            caps=caps,
+        )
+        return Tokens(secret, issuer=settings.token_issuer, audience=settings.token_audience).mint(claims)
 
     click.echo(_run(mint))
+
+
+@token.command("revoke")
+@_tenant
+@click.option("--jti", help="The token with this id.")
+@click.option("--sub", help="All tokens this user has until now.")
+@click.option(
+    "--ttl",
+    default=REMEMBERED,
+    show_default=True,
+    type=click.IntRange(60, MAX_REMEMBERED),
+    help="Seconds it is remembered: not less than the token has left.",
+)
+def revoke_token(tenant: str, jti: str | None, sub: str | None, ttl: int) -> None:
+    """Revoke a token or a user's tokens; what they opened is closed within a second."""
+    if bool(jti) == bool(sub):
+        raise click.UsageError("Give one of --jti and --sub.")
+
+    async def revoke() -> None:
+        async with _store() as (store, _):
+            await Revocations(store).revoke(check_tenant(tenant), "j" if jti else "u", jti or sub or "", ttl=ttl)
+
+    _run(revoke)
 
 
 @asynccontextmanager

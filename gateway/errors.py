@@ -59,6 +59,12 @@ class TokenExpired(Unauthenticated):
     code, title = "token-expired", "The token has expired"
 
 
+class TokenRevoked(TokenExpired):
+    """The token was ours, and somebody ended it before its time: a new one is needed, as after its end."""
+
+    code, title = "token-revoked", "The token has been revoked"
+
+
 class Forbidden(GatewayError):
     """The caller is known and may not do this."""
 
@@ -145,6 +151,12 @@ class Unavailable(GatewayError):
 
     code, status, title = "unavailable", 503, "Temporarily unavailable"
     retryable = True
+
+
+class KeysUnavailable(Unavailable):
+    """An issuer's public keys have not been had yet, or not for too long."""
+
+    code, title = "keys-unavailable", "The token's issuer cannot be asked for its keys"
 
 
 class StoreUnavailable(Unavailable):

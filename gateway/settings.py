@@ -50,6 +50,27 @@ class ChannelRules(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_o
     join_leave: bool = False
 
 
+Tenant = Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9_-]{1,64}\Z")]
+
+
+class IssuerSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """Somebody who signs tokens with a private key.
+
+    Attributes:
+        issuer: the claim `iss` of its tokens; empty: any that is nobody else's.
+        jwks_url: where its public keys are.
+        jwks_file: the same as a file; one of the two.
+        audience: must be in the claim `aud`, if given.
+        tenant: the only tenant its tokens can be of.
+    """
+
+    issuer: str = ""
+    jwks_url: str | None = None
+    jwks_file: str | None = None
+    audience: str | None = None
+    tenant: Tenant = "default"
+
+
 class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """Everything an operator can set. Durations are seconds.
 
@@ -60,6 +81,12 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
         rabbitmq_api_url: the management API, for `doctor` and depths.
         root_key: an API key with every scope in the default tenant.
         token_secret: signs and verifies HS256 subscriber tokens, tickets and cursors.
+        token_issuer: the claim `iss` all tokens must have, except those of `issuers`.
+        token_audience: what must be in the claim `aud` of the same tokens.
+        token_tenant: the tenant of the tokens that are signed with a key of `jwks_url` or `jwks_file`.
+        jwks_url: public keys of one issuer.
+        jwks_file: the same as a file.
+        issuers: further ones, by a name for the logs.
         allowed_origins: browser origins for WebSocket and CORS; `*` allows all.
         trusted_proxies: CIDRs whose `X-Forwarded-For` is believed.
         consumer_timeout: RabbitMQ's; longer tasks are acknowledged when claimed.
@@ -87,6 +114,12 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     rabbitmq_api_url: str | None = None
     root_key: str | None = None
     token_secret: str | None = None
+    token_issuer: str | None = None
+    token_audience: str | None = None
+    token_tenant: Tenant = "default"  # noqa: S105 - a tenant's name
+    jwks_url: str | None = None
+    jwks_file: str | None = None
+    issuers: dict[str, IssuerSettings] = {}
     allowed_origins: tuple[str, ...] = ()
     trusted_proxies: tuple[str, ...] = ()
     consumer_timeout: Positive = 1500
@@ -114,11 +147,24 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
             found = self.channels.get("*")
         return found if found is not None else _DEFAULT_RULES
 
+    def all_issuers(self) -> dict[str, IssuerSettings]:
+        """Return everybody who signs tokens with a private key, by name; `jwks` is the one without a table."""
+        if self.jwks_url is None and self.jwks_file is None:
+            return self.issuers
+        simple = IssuerSettings(
+            issuer=self.token_issuer or "",
+            jwks_url=self.jwks_url,
+            jwks_file=self.jwks_file,
+            audience=self.token_audience,
+            tenant=self.token_tenant,
+        )
+        return {"jwks": simple, **self.issuers}
+
 
 _DEFAULT_RULES = ChannelRules()
 # In the environment lists are comma-separated text and tables are JSON.
 _LISTS = frozenset({"allowed_origins", "trusted_proxies", "webhook_allow"})
-_JSON = frozenset({"channels"})
+_JSON = frozenset({"channels", "issuers"})
 # Read elsewhere: the file itself, and what `gateway dev` hands to its own children.
 _NOT_SETTINGS = frozenset({"config"})
 
@@ -206,3 +252,26 @@ def _check(settings: Settings) -> None:
                 raise ConfigurationError(f"{PREFIX}{name.upper()}: {error}") from None
     if settings.token_secret is not None and len(settings.token_secret) < 32:  # noqa: PLR2004 - RFC 7518 section 3.2
         raise ConfigurationError(f"{PREFIX}TOKEN_SECRET must have at least 32 characters (RFC 7518 section 3.2)")
+    _check_issuers(settings)
+    for origin in settings.allowed_origins:
+        parts = urlsplit(origin)
+        if origin != "*" and (not parts.netloc or origin != f"{parts.scheme}://{parts.netloc}".lower()):
+            raise ConfigurationError(
+                f"{PREFIX}ALLOWED_ORIGINS: {origin} is not of the form https://host or https://host:port"
+            )
+
+
+def _check_issuers(settings: Settings) -> None:
+    if "jwks" in settings.issuers and (settings.jwks_url or settings.jwks_file):
+        raise ConfigurationError("issuers.jwks cannot be used together with GATEWAY_JWKS_URL or GATEWAY_JWKS_FILE")
+    seen: set[str] = set()
+    for name, issuer in settings.all_issuers().items():
+        if (issuer.jwks_url is None) == (issuer.jwks_file is None):
+            raise ConfigurationError(f"issuer {name}: give one of jwks_url and jwks_file")
+        if issuer.jwks_url is not None and urlsplit(issuer.jwks_url).scheme not in ("http", "https"):
+            raise ConfigurationError(f"issuer {name}: jwks_url must start with http:// or https://")
+        if name in settings.issuers and not issuer.issuer:
+            raise ConfigurationError(f"issuer {name}: issuer, the claim iss of its tokens, is missing")
+        if issuer.issuer in seen:
+            raise ConfigurationError(f"issuer {name}: another one has the same claim iss, {issuer.issuer}")
+        seen.add(issuer.issuer)

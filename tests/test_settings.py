@@ -54,6 +54,21 @@ def test_lists_tables_and_switches_from_the_environment() -> None:
         ("GATEWAY_CHANNELS", "{", "GATEWAY_CHANNELS"),
         ("GATEWAY_CHANNELS", '{"a":{"colour":1}}', "colour"),
         ("GATEWAY_CHANNELS", '{"a":{"subscribe":"everybody"}}', "everybody"),
+        ("GATEWAY_ALLOWED_ORIGINS", "https://a.example/", "https://a.example/"),
+        ("GATEWAY_ALLOWED_ORIGINS", "a.example", "GATEWAY_ALLOWED_ORIGINS"),
+        ("GATEWAY_ALLOWED_ORIGINS", "https://A.example", "GATEWAY_ALLOWED_ORIGINS"),
+        ("GATEWAY_TRUSTED_PROXIES", "*", "GATEWAY_TRUSTED_PROXIES"),
+        ("GATEWAY_TOKEN_TENANT", "a b", "token_tenant"),
+        ("GATEWAY_JWKS_URL", "ftp://x/keys", "jwks_url"),
+        ("GATEWAY_ISSUERS", '{"a":{"issuer":"i"}}', "issuer a: give one of jwks_url and jwks_file"),
+        ("GATEWAY_ISSUERS", '{"a":{"issuer":"i","jwks_url":"https://x","jwks_file":"y"}}', "issuer a: give one of"),
+        ("GATEWAY_ISSUERS", '{"a":{"jwks_file":"y"}}', "issuer a: issuer"),
+        ("GATEWAY_ISSUERS", '{"a":{"issuer":"i","jwks_file":"y","tenant":"b c"}}', "tenant"),
+        (
+            "GATEWAY_ISSUERS",
+            '{"a":{"issuer":"i","jwks_file":"y"},"b":{"issuer":"i","jwks_file":"z"}}',
+            "issuer b: another one has the same claim iss",
+        ),
         ("GATEWAY_CONFIG", "/nowhere/gateway.toml", "GATEWAY_CONFIG"),
     ],
 )
@@ -61,6 +76,20 @@ def test_what_is_wrong_is_named(variable: str, value: str, named: str) -> None:
     with pytest.raises(ConfigurationError) as caught:
         load({variable: value})
     assert named in str(caught.value)
+
+
+def test_issuers_come_from_tables_and_from_the_simple_settings(tmp_path: Path) -> None:
+    file = tmp_path / "gateway.toml"
+    file.write_text('[issuers.acme]\nissuer = "https://acme"\njwks_url = "https://acme/keys"\ntenant = "acme"\n')
+    settings = load({"GATEWAY_CONFIG": str(file), "GATEWAY_JWKS_FILE": "keys.json", "GATEWAY_TOKEN_TENANT": "beta"})
+    found = settings.all_issuers()
+    assert {name: (issuer.issuer, issuer.tenant) for name, issuer in found.items()} == {
+        "jwks": ("", "beta"),
+        "acme": ("https://acme", "acme"),
+    }
+    assert load({}).all_issuers() == {}
+    with pytest.raises(ConfigurationError, match="one of jwks_url and jwks_file"):
+        load({"GATEWAY_JWKS_FILE": "keys.json", "GATEWAY_JWKS_URL": "https://x"})
 
 
 def test_a_file_with_an_unknown_setting_is_refused(tmp_path: Path) -> None:

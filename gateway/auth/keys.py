@@ -1,7 +1,9 @@
 """API keys: `gk_<random>`, kept in Redis as SHA-256 hashes under their own hash tag.
 
 `{keys}:key:<hash>` is a hash (id, tenant, name, scopes, created_at in ms); `{keys}:of:<tenant>` maps the ids
-of a tenant's keys to their hashes. A key has 256 random bits, so a plain hash cannot be guessed back.
+of a tenant's keys to their hashes. Both change only in scripts, together; one that is deleted is also written
+down as revoked (`gateway.auth.revocation`), so that what it opened ends everywhere. A key has 256 random bits,
+so a plain hash cannot be guessed back.
 """
 
 from __future__ import annotations
@@ -11,17 +13,17 @@ import hmac
 import secrets
 import time
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from gateway.auth.cache import Cache
 from gateway.auth.capabilities import has_scope
 from gateway.auth.principals import DEFAULT_TENANT, Principal, Scope
+from gateway.auth.revocation import KEY_REMEMBERED, PER_TENANT, TAG, TOTAL, script
 from gateway.errors import Conflict, Forbidden, NotFound
 from gateway.events import new_id
 from gateway.settings import Settings
 from gateway.store.redis import Store
 
-TAG = "{keys}:"
 PREFIX = "gk_"
 ROOT = "root"
 MAX_KEY = 128
@@ -29,6 +31,8 @@ MAX_KEYS = 1000
 CACHE_TTL = 5.0
 CACHE_SIZE = 10_000
 _RANDOM = 32
+
+_CREATE, _REVOKE = script("create_key"), script("revoke_key")
 
 
 class Key(NamedTuple):
@@ -56,7 +60,8 @@ def require(principal: Principal, scope: Scope) -> None:
 class KeyStore:
     """Creates, finds and revokes API keys.
 
-    A look-up is remembered for `CACHE_TTL` seconds, so another process may accept a revoked key that long.
+    A look-up is remembered for `CACHE_TTL` seconds. That another process accepts a revoked key for so long is
+    prevented by the `Authenticator`, which also asks what has been revoked.
     """
 
     def __init__(self, store: Store, settings: Settings, *, monotonic: Callable[[], float] = time.monotonic) -> None:
@@ -75,14 +80,17 @@ class KeyStore:
         """
         token = PREFIX + secrets.token_urlsafe(_RANDOM)
         key = Key(new_id("key_"), tenant, name, tuple(sorted(set(scopes))), int(time.time() * 1000) / 1000)
-        digest = _digest(token)
-        async with self._store.guard():
-            if await self._store.client.hlen(_index(tenant)) >= MAX_KEYS:
-                raise Conflict(f"This tenant has {MAX_KEYS} API keys; revoke some first")
-            async with self._store.client.pipeline(transaction=True) as pipe:
-                pipe.hset(_record(digest), mapping=_write(key))
-                pipe.hset(_index(tenant), key.id, digest)
-                await pipe.execute()
+        arguments = {
+            **_write(key),
+            "digest": _digest(token),
+            "most": MAX_KEYS,
+            "per_tenant": PER_TENANT,
+            "total": TOTAL,
+        }
+        if not await self._store.run(_CREATE, TAG, **arguments):
+            raise Conflict(
+                f"This tenant has {MAX_KEYS} API keys or has just revoked very many; revoke some or wait a day"
+            )
         return key, token
 
     async def list(self, tenant: str) -> list[Key]:
@@ -102,16 +110,10 @@ class KeyStore:
             NotFound: the tenant has no such key.
             StoreUnavailable: Redis is away.
         """
-        async with self._store.guard():
-            found = await self._store.client.hget(_index(tenant), key_id)
-            if found is None:
-                raise NotFound("There is no such API key")
-            digest = _text(found)
-            async with self._store.client.pipeline(transaction=True) as pipe:
-                pipe.delete(_record(digest))
-                pipe.hdel(_index(tenant), key_id)
-                await pipe.execute()
-        self._known.forget(digest)
+        digest = await self._store.run(_REVOKE, TAG, tenant=tenant, id=key_id, ttl=KEY_REMEMBERED * 1000)
+        if digest is None:
+            raise NotFound("There is no such API key")
+        self._known.forget(_text(digest))
 
     async def lookup(self, token: str) -> Principal | None:
         """Return who a key belongs to, or None when it is no key of ours.
@@ -162,13 +164,13 @@ def _text(value: bytes | str) -> str:
     return value if isinstance(value, str) else value.decode()
 
 
-def _write(key: Key) -> dict[Any, Any]:  # the driver takes only its own unions
+def _write(key: Key) -> dict[str, str]:
     return {
         "id": key.id,
         "tenant": key.tenant,
         "name": key.name,
         "scopes": " ".join(key.scopes),
-        "created_at": round(key.created_at * 1000),
+        "created_at": str(round(key.created_at * 1000)),
     }
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import msgspec
 
@@ -39,6 +39,24 @@ class Capability(msgspec.Struct, frozen=True, kw_only=True):
     allow: tuple[Action, ...]
 
 
+class Credential(NamedTuple):
+    """What a live connection keeps of its principal: enough to tell whether a revocation concerns it.
+
+    Attributes:
+        kind: what it came with.
+        tenant: whose.
+        subject: the user; of a key its id.
+        jti: the token's id.
+        issued_at: when the token was made, unix seconds; None when it does not say.
+    """
+
+    kind: Literal["key", "token", "anonymous"]
+    tenant: str
+    subject: str
+    jti: str | None = None
+    issued_at: float | None = None
+
+
 class Principal(msgspec.Struct, frozen=True, kw_only=True):
     """An authenticated caller.
 
@@ -51,6 +69,7 @@ class Principal(msgspec.Struct, frozen=True, kw_only=True):
         info: what subscribers are told about it: compact JSON, or empty.
         expires_at: unix seconds, or None: for ever.
         jti: the token's id.
+        issued_at: when the token was made, unix seconds, if it says so.
         channels: channels a WebSocket of it is subscribed to by the server.
         subs: options of these, by channel, as JSON.
     """
@@ -63,8 +82,14 @@ class Principal(msgspec.Struct, frozen=True, kw_only=True):
     info: bytes = b""
     expires_at: float | None = None
     jti: str | None = None
+    issued_at: float | None = None
     channels: tuple[str, ...] = ()
     subs: dict[str, bytes] | None = None
+
+    @property
+    def credential(self) -> Credential:
+        """Who this is, without what it may do."""
+        return Credential(self.kind, self.tenant, self.subject, self.jti, self.issued_at)
 
 
 ANONYMOUS = Principal(tenant=DEFAULT_TENANT, subject="", kind="anonymous")

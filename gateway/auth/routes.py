@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass
-from typing import Annotated
+from typing import Annotated, Literal
 
 import msgspec
+import structlog
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
@@ -14,13 +15,16 @@ from starlette.routing import Route
 from gateway.auth.capabilities import has_scope
 from gateway.auth.keys import ROOT, Key, KeyStore, require
 from gateway.auth.principals import Capability, Principal, Scope, principal_of
+from gateway.auth.revocation import MAX_REMEMBERED, REMEMBERED, Revocations
 from gateway.auth.tickets import Tickets
 from gateway.auth.tokens import ChannelName, Claims, TenantName, Tokens
-from gateway.errors import Forbidden
+from gateway.errors import FieldError, Forbidden, InvalidFields
 from gateway.events import MAX_CHANNELS, check_tenant, new_id
 from gateway.web.bodies import read_json
 from gateway.web.pagination import Query, page_body
 from gateway.web.responses import json_response, rfc3339
+
+log = structlog.get_logger(__name__)
 
 DEFAULT_TTL = 3600
 MAX_TTL = 30 * 86_400
@@ -37,6 +41,7 @@ class AuthServices:
     keys: KeyStore
     tickets: Tickets
     tokens: Tokens
+    revocations: Revocations
 
 
 class TokenRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -48,6 +53,17 @@ class TokenRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     subs: Annotated[dict[ChannelName, msgspec.Raw], msgspec.Meta(max_length=MAX_CHANNELS)] = {}
     caps: Annotated[tuple[Capability, ...], msgspec.Meta(max_length=100)] = ()
     info: msgspec.Raw = msgspec.Raw(b"")
+
+
+class RevokeRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """`POST /v1/tokens/revoke`: one of `jti` and `sub`; `ttl` is how long it is remembered, in seconds.
+
+    It must not be shorter than the rest of the token's life, or the longest life of the user's tokens.
+    """
+
+    jti: Annotated[str, msgspec.Meta(min_length=1, max_length=256)] | None = None
+    sub: Annotated[str, msgspec.Meta(min_length=1, max_length=256)] | None = None
+    ttl: Annotated[int, msgspec.Meta(ge=60, le=MAX_REMEMBERED)] = REMEMBERED
 
 
 class KeyRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -63,6 +79,7 @@ def routes(services: AuthServices) -> list[Route]:
     handlers = _Handlers(services)
     return [
         Route("/v1/tokens", handlers.create_token, methods=["POST"]),
+        Route("/v1/tokens/revoke", handlers.revoke_token, methods=["POST"]),
         Route("/v1/tickets", handlers.create_ticket, methods=["POST"]),
         Route("/v1/keys", handlers.list_keys, methods=["GET"]),
         Route("/v1/keys", handlers.create_key, methods=["POST"]),
@@ -75,17 +92,19 @@ class _Handlers:
         self.keys = services.keys
         self.tickets = services.tickets
         self.tokens = services.tokens
+        self.revocations = services.revocations
 
     async def create_token(self, request: Request) -> Response:
         """POST /v1/tokens: a subscriber token of the key's tenant."""
         principal = principal_of(request.scope)
         require(principal, "tokens:create")
         asked = await read_json(request, TokenRequest)
-        now = int(time.time())
+        now = time.time()
+        ends = int(now) + asked.ttl
         claims = Claims(
             sub=asked.sub,
-            exp=now + asked.ttl,
-            iat=now,
+            exp=ends,
+            iat=round(now, 3),  # a revocation of the user in the same second must not hit a later token
             jti=new_id("tok_"),
             tenant=principal.tenant,
             info=asked.info,
@@ -93,8 +112,21 @@ class _Handlers:
             subs=asked.subs,
             caps=asked.caps,
         )
-        body = {"token": self.tokens.mint(claims), "expires_at": rfc3339(now + asked.ttl)}
+        body = {"token": self.tokens.mint(claims), "expires_at": rfc3339(ends)}
         return json_response(body, 201, _PRIVATE)
+
+    async def revoke_token(self, request: Request) -> Response:
+        """POST /v1/tokens/revoke: a token of the key's tenant by its id, or all a user has until now."""
+        principal = principal_of(request.scope)
+        require(principal, "tokens:create")
+        asked = await read_json(request, RevokeRequest)
+        if (asked.jti is None) == (asked.sub is None):
+            rule = "is required, or sub" if asked.jti is None else "cannot be given together with sub"
+            raise InvalidFields(errors=[FieldError("/jti", rule)])
+        kind: Literal["j", "u"] = "u" if asked.jti is None else "j"
+        done = await self.revocations.revoke(principal.tenant, kind, asked.jti or asked.sub or "", ttl=asked.ttl)
+        log.info("token.revoked", tenant=principal.tenant, by=principal.subject, what="token" if asked.jti else "user")
+        return json_response({"revoked_at": rfc3339(done.at), "remembered_until": rfc3339(done.ends)})
 
     async def create_ticket(self, request: Request) -> Response:
         """POST /v1/tickets: a ticket for the caller itself; the body is not read."""

@@ -12,14 +12,14 @@ import hashlib
 import hmac
 import secrets
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import NamedTuple
 
 import msgspec
 
 from gateway.auth.keys import KeyStore
-from gateway.auth.principals import Principal
-from gateway.errors import Forbidden, TokenExpired, Unauthenticated
+from gateway.auth.principals import Credential, Principal
+from gateway.errors import Forbidden, TokenExpired, TokenRevoked, Unauthenticated
 from gateway.store.redis import Script, Store
 
 TAG = "{tickets}:"
@@ -47,11 +47,19 @@ class Ticket(NamedTuple):
 
 
 class Tickets:
-    """Issues and opens tickets. `clock` is unix seconds."""
+    """Issues and opens tickets. `revoked` as for the `Authenticator`; `clock` is unix seconds."""
 
-    def __init__(self, store: Store, keys: KeyStore, *, clock: Callable[[], float] = time.time) -> None:
+    def __init__(
+        self,
+        store: Store,
+        keys: KeyStore,
+        *,
+        revoked: Callable[[Credential], Awaitable[bool]] | None = None,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
         self._store = store
         self._keys = keys
+        self._revoked = revoked
         self._clock = clock
 
     async def issue(self, principal: Principal) -> Ticket:
@@ -85,7 +93,7 @@ class Tickets:
 
         Raises:
             Unauthenticated: unknown, too late, used without proof, or its API key has been revoked.
-            TokenExpired: its principal has expired.
+            TokenExpired: its principal has expired; TokenRevoked when somebody ended it.
             StoreUnavailable: Redis is away.
         """
         if not 0 < len(ticket) <= MAX_TICKET:
@@ -99,6 +107,8 @@ class Tickets:
             raise TokenExpired
         if principal.kind == "key" and not await self._keys.is_live(principal):
             raise Unauthenticated("The API key behind this ticket has been revoked")
+        if principal.kind == "token" and self._revoked is not None and await self._revoked(principal.credential):
+            raise TokenRevoked
         return principal
 
 

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Annotated, NamedTuple, Protocol, TypeVar
+from typing import Annotated, NamedTuple, TypeVar
 
 import msgspec
 from jwt import PyJWS
 from jwt.exceptions import PyJWTError
 
-from gateway.auth.principals import DEFAULT_TENANT, Capability, Principal
+from gateway.auth.principals import DEFAULT_TENANT, Capability, Credential, Principal
 from gateway.errors import BadRequest, FieldError, InvalidFields, TokenExpired, Unauthenticated
 from gateway.events import CHANNEL, TENANT
 from gateway.web.decoding import decode
@@ -28,15 +28,17 @@ _NULL = msgspec.Raw(b"null")
 
 
 class Claims(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """The claims we read; others are ignored, `aud` and `iss` as long as none are configured.
+    """The claims we read; others are ignored, what `iss` and `aud` say as long as none are configured.
 
     Attributes:
         sub: the user.
         exp: unix seconds from which on the token is void; none: never.
         nbf: unix seconds before which it is void.
-        iat: when it was made; not judged, clocks differ.
+        iat: when it was made; not judged, clocks differ; a revocation by user compares with it.
         jti: its id.
-        tenant: the tenant.
+        iss: who made it.
+        aud: whom it is meant for: one name or several.
+        tenant: the tenant; absent: the issuer's, or `default`.
         info: what subscribers are told about the user, any JSON.
         channels: server-side subscriptions of a WebSocket.
         subs: the same with options by channel.
@@ -49,7 +51,9 @@ class Claims(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     nbf: NumericDate | None = None
     iat: NumericDate | None = None
     jti: str | None = None
-    tenant: TenantName = DEFAULT_TENANT
+    iss: str | None = None
+    aud: str | tuple[str, ...] | None = None
+    tenant: TenantName | None = None
     info: msgspec.Raw = msgspec.Raw(b"")
     channels: tuple[ChannelName, ...] = ()
     subs: dict[ChannelName, msgspec.Raw] = {}
@@ -65,13 +69,29 @@ class SubscriptionGrant(NamedTuple):
     channel: str
     expires_at: float | None
     info: bytes
+    jti: str | None = None
+    issued_at: float | None = None
+
+    @property
+    def credential(self) -> Credential:
+        """What a revocation is compared with."""
+        return Credential("token", self.tenant, self.subject, self.jti, self.issued_at)
 
 
-class Verifier(Protocol):
-    """Tells whether a token is ours. HS256 here; public keys (JWKS) fit in the same place."""
+class Expected(NamedTuple):
+    """What an issuer's tokens must say; None is not looked at.
 
-    def payload(self, token: str) -> bytes:
-        """Return the claims' JSON once the signature is right; raises Unauthenticated."""
+    Attributes:
+        issuer: the claim `iss`.
+        audience: one of the claim `aud`.
+        tenant: the only tenant its tokens can be of; the claim may be missing.
+        leeway: seconds the issuer's clock may be ahead of ours (claim `nbf`).
+    """
+
+    issuer: str | None = None
+    audience: str | None = None
+    tenant: str | None = None
+    leeway: float = 0.0
 
 
 class HS256:
@@ -100,14 +120,14 @@ class HS256:
 
 
 class Tokens:
-    """Mints and reads subscriber tokens."""
+    """Mints and reads the tokens made with our secret; with an issuer or audience they carry and need it."""
 
-    def __init__(self, secret: bytes, verifier: Verifier | None = None) -> None:
-        self._signer = HS256(secret)
-        self._verifier = verifier or self._signer
+    def __init__(self, secret: bytes, *, issuer: str | None = None, audience: str | None = None) -> None:
+        self._key = HS256(secret)
+        self._expected = Expected(issuer, audience)
 
     def mint(self, claims: Claims) -> str:
-        """Sign claims.
+        """Sign claims; `iss` and `aud` are ours to set.
 
         Raises:
             ValueError: without `exp`; what we hand out ends.
@@ -115,53 +135,84 @@ class Tokens:
         """
         if claims.exp is None:
             raise ValueError("a token needs an end")
+        claims = msgspec.structs.replace(claims, iss=self._expected.issuer, aud=self._expected.audience)
         if not bytes(claims.info):
             claims = msgspec.structs.replace(claims, info=_NULL)  # an empty Raw is a hole in the JSON, not an absence
-        token = self._signer.sign(msgspec.json.encode(claims))
+        token = self._key.sign(msgspec.json.encode(claims))
         if len(token) > MAX_TOKEN:
             raise InvalidFields(errors=[FieldError("", f"makes a token of more than {MAX_TOKEN} bytes")])
         return token
 
-    def verify(self, token: str, now: float) -> Principal:
-        """Read a connection token.
+    def claims(self, token: str, now: float) -> Claims:
+        """Return what a token says, of either kind.
 
         Raises:
             TokenExpired: it was ours once.
             Unauthenticated: anything else is wrong with it; a sentence names the claim.
         """
-        claims = self._claims(token, now)
-        if claims.channel is not None:
-            raise Unauthenticated("This is a subscription token (claim channel); it identifies nobody")
-        return Principal(
-            tenant=claims.tenant,
-            subject=claims.sub,
-            kind="token",
-            caps=claims.caps,
-            info=_info(claims),
-            expires_at=claims.exp,
-            jti=claims.jti,
-            channels=tuple(dict.fromkeys((*claims.channels, *claims.subs))),
-            subs={channel: bytes(options) for channel, options in claims.subs.items()} or None,
-        )
+        return read_claims(self._key.payload(token), now, self._expected)
+
+    def verify(self, token: str, now: float) -> Principal:
+        """Read a connection token; raises as `claims`."""
+        return principal_of_claims(self.claims(token, now))
 
     def verify_subscription(self, token: str, now: float) -> SubscriptionGrant:
-        """Read a subscription token; whether it is this user's and this channel's is for the caller to compare.
+        """Read a subscription token; raises as `claims`."""
+        return grant_of_claims(self.claims(token, now))
 
-        Raises:
-            TokenExpired, Unauthenticated: as `verify`.
-        """
-        claims = self._claims(token, now)
-        if claims.channel is None:
-            raise Unauthenticated("The token's claim channel is missing")
-        return SubscriptionGrant(claims.tenant, claims.sub, claims.channel, claims.exp, _info(claims))
 
-    def _claims(self, token: str, now: float) -> Claims:
-        claims = _read(self._verifier.payload(token), Claims)
-        if claims.exp is not None and claims.exp <= now:
-            raise TokenExpired
-        if claims.nbf is not None and claims.nbf > now:
-            raise Unauthenticated("The token is not valid yet (claim nbf)")
-        return claims
+def read_claims(payload: bytes, now: float, expected: Expected) -> Claims:
+    """Read and judge the claims of a token whose signature is right; the result names its tenant.
+
+    Raises:
+        TokenExpired: it was good once.
+        Unauthenticated: anything else is wrong with it; a sentence names the claim.
+    """
+    claims = _read(payload, Claims)
+    audiences = (claims.aud,) if isinstance(claims.aud, str) else claims.aud or ()
+    if expected.issuer is not None and claims.iss != expected.issuer:
+        raise Unauthenticated("The token is not from the issuer we know (claim iss)")
+    if expected.audience is not None and expected.audience not in audiences:
+        raise Unauthenticated("The token is not meant for us (claim aud)")
+    if expected.tenant is not None and claims.tenant not in {None, expected.tenant}:
+        raise Unauthenticated("The token's issuer does not speak for this tenant (claim tenant)")
+    if claims.exp is not None and claims.exp <= now:
+        raise TokenExpired
+    if claims.nbf is not None and claims.nbf > now + expected.leeway:
+        raise Unauthenticated("The token is not valid yet (claim nbf)")
+    return msgspec.structs.replace(claims, tenant=claims.tenant or expected.tenant or DEFAULT_TENANT)
+
+
+def principal_of_claims(claims: Claims) -> Principal:
+    """Return who a connection token stands for; raises Unauthenticated for a subscription token."""
+    if claims.channel is not None:
+        raise Unauthenticated("This is a subscription token (claim channel); it identifies nobody")
+    return Principal(
+        tenant=claims.tenant or DEFAULT_TENANT,
+        subject=claims.sub,
+        kind="token",
+        caps=claims.caps,
+        info=_info(claims),
+        expires_at=claims.exp,
+        jti=claims.jti,
+        issued_at=claims.iat,
+        channels=tuple(dict.fromkeys((*claims.channels, *claims.subs))),
+        subs={channel: bytes(options) for channel, options in claims.subs.items()} or None,
+    )
+
+
+def grant_of_claims(claims: Claims) -> SubscriptionGrant:
+    """Return what a subscription token grants; whether it is this user's and this channel's the caller compares.
+
+    Raises:
+        Unauthenticated: it is none.
+    """
+    if claims.channel is None:
+        raise Unauthenticated("The token's claim channel is missing")
+    tenant = claims.tenant or DEFAULT_TENANT
+    return SubscriptionGrant(
+        tenant, claims.sub, claims.channel, claims.exp, _info(claims), jti=claims.jti, issued_at=claims.iat
+    )
 
 
 T = TypeVar("T")

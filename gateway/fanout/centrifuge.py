@@ -267,6 +267,11 @@ def disconnect_push(told: Disconnect) -> bytes:
     return _encode({"push": {"disconnect": {"code": told.code, "reason": told.reason}}})
 
 
+def refresh_push(ttl: int) -> bytes:
+    """Encode the push that warns of a close in `ttl` seconds, unless a `refresh` command comes before."""
+    return _encode({"push": {"refresh": {"expires": True, "ttl": ttl}}})
+
+
 def join(replies: Sequence[bytes], limit: int) -> list[bytes]:
     """Put replies into as few messages as `limit` bytes each allow."""
     messages: list[bytes] = []

@@ -54,6 +54,7 @@ CONNECTION_EXPIRED = Disconnect(3005, "connection expired")
 SLOW = Disconnect(3008, "slow")
 INSUFFICIENT_STATE = Disconnect(3010, "insufficient state")
 NO_PONG = Disconnect(3012, "no pong")
+STATE_INVALIDATED = Disconnect(3014, "token revoked")  # clients drop their token and get a new one, or stop
 TOO_MANY = Disconnect(3013, "too many requests")
 INVALID_TOKEN = Disconnect(3500, "invalid token")
 BAD_PROTOCOL = Disconnect(3501, "bad request")
@@ -72,6 +73,7 @@ class Unsubscribe(NamedTuple):
 SERVER_UNSUBSCRIBED = Unsubscribe(2000, "server unsubscribe")
 INSUFFICIENT = Unsubscribe(2500, "insufficient state")
 SUBSCRIPTION_EXPIRED = Unsubscribe(2501, "subscription expired")
+SUBSCRIPTION_INVALIDATED = Unsubscribe(2502, "token revoked")
 
 _BY_ERROR: tuple[tuple[type[GatewayError], Refusal], ...] = (
     (TokenExpired, TOKEN_EXPIRED),

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import structlog
 
+from gateway.auth.principals import Credential
 from gateway.fanout.seats import Seat
 from gateway.fanout.topic import Topic
 from gateway.fanout.wire import Wire
@@ -62,12 +63,14 @@ class Subscription:
         recovering: nothing may be left out until it is live.
         server_side: the client did not ask for it; it cannot resubscribe on its own.
         expires: loop time at which its token ends, or None.
+        grant: the subscription token it was allowed with, or None.
     """
 
     __slots__ = (
         "connection",
         "expires",
         "fetching",
+        "grant",
         "live",
         "offset",
         "recovering",
@@ -83,6 +86,7 @@ class Subscription:
         self.write: Callable[[bytes], Any] = connection.sink.write
         self.live = self.fetching = self.recovering = self.server_side = False
         self.expires: float | None = None
+        self.grant: Credential | None = None
         topic.lagging[self] = None
         topic.users += 1
 
@@ -192,6 +196,15 @@ class Connection(asyncio.Protocol):
 
     def lose(self, topic: Topic, reason: str) -> None:
         """Tell the client that the continuity of a topic could not be proven."""
+        raise NotImplementedError
+
+    @property
+    def credential(self) -> Credential | None:
+        """What a revocation is compared with; None before anybody is known."""
+        raise NotImplementedError
+
+    def revoke(self) -> None:
+        """Say that the credential has been revoked, and close."""
         raise NotImplementedError
 
     def farewell(self) -> None:

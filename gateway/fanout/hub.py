@@ -11,6 +11,7 @@ from typing import Any, Self
 
 import structlog
 
+from gateway.auth.principals import Credential
 from gateway.events import Publication, parse_live
 from gateway.fanout import bulletin
 from gateway.fanout.connection import Connection
@@ -45,6 +46,7 @@ class Hub:
         draining: no new connections; those that come are sent away.
         options: durations and bounds.
         counters: totals for the metrics.
+        revoked: whether a credential has been revoked meanwhile, see `evictions`.
     """
 
     loop: asyncio.AbstractEventLoop
@@ -60,6 +62,7 @@ class Hub:
         self.job_state = job_state
         self.connections: set[Connection] = set()
         self.draining = False
+        self.revoked: Callable[[Credential], bool] = lambda _: False
         self.node = secrets.token_hex(8)
         self._handlers: dict[bytes, Callable[[bytes], None]] = {}
         self._empty = asyncio.Event()
@@ -139,8 +142,10 @@ class Hub:
     # Connections.
 
     def enter(self, connection: Connection) -> None:
-        """A connection has begun."""
+        """A connection has begun; its credential may have been revoked since it was looked at."""
         self.connections.add(connection)
+        if connection.credential is not None and self.revoked(connection.credential):
+            self.loop.call_soon(connection.revoke)
 
     def leave(self, connection: Connection) -> None:
         """A connection has ended."""

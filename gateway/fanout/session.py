@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from gateway.auth.principals import Principal
+from gateway.auth.principals import Credential, Principal
 from gateway.errors import GatewayError
 from gateway.fanout import centrifuge, codes, resume
 from gateway.fanout.connection import Connection, DuplexSink, Subscription
@@ -33,6 +33,7 @@ class Session(Connection):
         principal: who it is; None until `connect` succeeded, unless the HTTP request said so.
         connected: `connect` has succeeded.
         expires: loop time at which the token ends.
+        warned: the client has been told that it has ended.
         inbox: messages not yet looked at.
         backlog: commands of the message being handled.
         paid_until: see `limits.spend`.
@@ -52,6 +53,7 @@ class Session(Connection):
         "inbox",
         "paid_until",
         "principal",
+        "warned",
     )
 
     sink: DuplexSink
@@ -60,7 +62,7 @@ class Session(Connection):
         super().__init__(hub)
         self.principal = principal
         self.client = str(uuid.uuid4())
-        self.connected = False
+        self.connected = self.warned = False
         self.expires = inf
         self.inbox: deque[bytes] = deque()
         self.backlog: deque[centrifuge.Command] = deque()
@@ -134,12 +136,36 @@ class Session(Connection):
         """Take a verified principal; returns the seconds its token is still good for (0: for ever)."""
         # What the token says of its channels has been used; thousands of connections need not keep it.
         self.principal = principal if principal.subs is None else msgspec.structs.replace(principal, subs=None)
+        self.warned = False
         if principal.expires_at is None:
             self.expires = inf
             return 0
         left = principal.expires_at - time.time()
         self.expires = self.hub.loop.time() + left
         return max(1, round(left))
+
+    @property
+    def credential(self) -> Credential | None:
+        """See `Connection.credential`."""
+        return self.principal.credential if self.principal else None
+
+    def revoke(self) -> None:
+        """See `Connection.revoke`: the client gets a new token, or stops."""
+        self.close(codes.STATE_INVALIDATED)
+
+    def warn(self, now: float) -> float:
+        """Warn once when the token has ended; returns when to come back for it.
+
+        The known clients refresh by themselves at that moment and ignore the push; it is for others.
+        """
+        ends = self.expires + self.hub.options.grace
+        if self.warned or not self.connected:
+            return ends
+        if now < self.expires:
+            return self.expires
+        self.warned = True
+        self.reply(centrifuge.refresh_push(max(1, round(ends - now))))
+        return ends
 
     # Answering.
 

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from math import inf
 from typing import TYPE_CHECKING
 
+from gateway.auth.principals import Credential
 from gateway.errors import GatewayError
 from gateway.events import namespace
 from gateway.fanout import resume, sse
@@ -35,6 +36,7 @@ class StreamSpec:
         types: only events of these types, or None for all.
         sign: makes the MAC of a cursor for a stream opened with a ticket.
         expires_at: when (unix seconds) the reader's right to listen ends.
+        credential: what it came with, for revocations.
     """
 
     tenant: str
@@ -43,6 +45,7 @@ class StreamSpec:
     types: frozenset[str] | None = None
     sign: Callable[[str], str] | None = None
     expires_at: float | None = None
+    credential: Credential | None = None
 
     @property
     def wire(self) -> Wire:
@@ -251,6 +254,15 @@ class Stream(Connection):
             return "expired"
         stuck = self.paused_at is not None and now - self.paused_at >= self.hub.options.stuck
         return "slow" if stuck else ""
+
+    @property
+    def credential(self) -> Credential | None:
+        """See `Connection.credential`."""
+        return self.spec.credential
+
+    def revoke(self) -> None:
+        """See `Connection.revoke`."""
+        self.leave("revoked")
 
     def farewell(self) -> None:
         """Say `gateway.bye` because the server goes away."""

@@ -78,6 +78,7 @@ class Streams:
             types=asked.types,
             sign=reader.sign,
             expires_at=reader.principal.expires_at,
+            credential=reader.principal.credential,
         )
         fault = "" if asked.cursor or not asked.resumed else "cursor"
         return StreamResponse(self._deps.hub, spec, asked.cursor, fault, seat)

@@ -10,7 +10,7 @@ import msgspec
 
 from gateway.auth.principals import Principal
 from gateway.auth.tokens import SubscriptionGrant
-from gateway.errors import Forbidden, TokenExpired, Unauthenticated
+from gateway.errors import Forbidden, TokenExpired, TokenRevoked, Unauthenticated
 from gateway.events import Position, channel_fault, namespace
 from gateway.fanout import centrifuge, codes, granted, resume
 from gateway.fanout.channel_commands import Permissions, Refused, known
@@ -123,6 +123,8 @@ class Subscribing:
             self._check_room(session)
             if terms.grant is not None and (terms.grant.expires_at or inf) <= time.time():
                 raise TokenExpired
+            if terms.grant is not None and self._hub.revoked(terms.grant.credential):
+                raise TokenRevoked
             if asked is not None and not found.recovered and request.flag & centrifuge.REJECT_UNRECOVERED:
                 raise Refused(codes.UNRECOVERABLE)
             subscription = self._subscription(session, topic, found.position.offset, visible)
@@ -140,7 +142,7 @@ class Subscribing:
 
     def _hold(self, subscription: Subscription, grant: SubscriptionGrant) -> int:
         """Tie a subscription to its token; returns the seconds that is good for, 0 for ever."""
-        subscription.expires = None
+        subscription.grant, subscription.expires = grant.credential, None
         if grant.expires_at is None:
             return 0
         ttl = max(1, round(grant.expires_at - time.time()))

@@ -138,7 +138,7 @@ class WebSocketConnection(Session):
             if self._awaiting_pong:
                 self.send(centrifuge.PING)
         stuck = inf if self.paused_at is None else self.paused_at + options.stuck
-        return min(self._ping_at, self.expires + options.grace, stuck, self._end_expired(now))
+        return min(self._ping_at, self.warn(now), stuck, self._end_expired(now))
 
     def _overdue(self, now: float) -> codes.Disconnect | None:
         options = self.hub.options

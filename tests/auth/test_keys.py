@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from gateway.auth.cache import Cache
@@ -83,7 +85,7 @@ async def test_an_unknown_key_is_remembered_briefly(store: Store, settings: Sett
     keys = KeyStore(store, settings, monotonic=clock)
     assert await keys.lookup("gk_unknown") is None
     key = Key("key_1", "acme", "made meanwhile", ("*",), 1.0)
-    await store.client.hset(_record(_digest("gk_unknown")), mapping=_write(key))
+    await store.client.hset(_record(_digest("gk_unknown")), mapping=dict[Any, Any](_write(key)))
     assert await keys.lookup("gk_unknown") is None
     clock.now += CACHE_TTL
     assert await keys.lookup("gk_unknown") is not None

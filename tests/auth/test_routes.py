@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator
 from dataclasses import dataclass
 
 import httpx
+import jwt
 import pytest
 import structlog
 from starlette.applications import Starlette
@@ -20,6 +21,7 @@ from gateway.auth.authenticator import Authenticator
 from gateway.auth.keys import KeyStore
 from gateway.auth.middleware import Authentication, bearer, is_open
 from gateway.auth.principals import optional_principal, principal_of
+from gateway.auth.revocation import Revocations
 from gateway.auth.routes import AuthServices, routes
 from gateway.auth.tickets import Tickets
 from gateway.auth.tokens import Claims, Tokens
@@ -60,10 +62,11 @@ class World:
 
 def build(store: Store, settings: Settings) -> World:
     keys = KeyStore(store, settings)
-    tickets = Tickets(store, keys)
+    revocations = Revocations(store)
+    tickets = Tickets(store, keys, revoked=revocations.revoked)
     app = Starlette(
         routes=[
-            *routes(AuthServices(keys, tickets, TOKENS)),
+            *routes(AuthServices(keys, tickets, TOKENS, revocations)),
             Route("/who", _whoami),
             Route("/healthz", _whoami),
             Route("/static/{name}", _whoami),
@@ -72,7 +75,7 @@ def build(store: Store, settings: Settings) -> World:
         middleware=[
             Middleware(RequestContext),
             Middleware(Errors),
-            Middleware(Authentication, verify=Authenticator(keys, TOKENS).verify),
+            Middleware(Authentication, verify=Authenticator(keys, TOKENS, revoked=revocations.revoked).verify),
         ],
         exception_handlers=exception_handlers(),
     )
@@ -189,11 +192,58 @@ async def test_wrong_fields_of_a_token(world: World, body: object, pointers: lis
     assert [error["pointer"] for error in answer.json()["errors"]] == pointers
 
 
+async def test_a_token_is_revoked_over_http(world: World) -> None:
+    _, key = await world.keys.create("acme", "tokens", ["tokens:create"])
+    first, second, third = [
+        (await world.call("POST", "/v1/tokens", key, {"sub": "ann"})).json()["token"] for _ in "123"
+    ]
+    jti = jwt.decode(first, options={"verify_signature": False})["jti"]
+    answer = await world.call("POST", "/v1/tokens/revoke", key, {"jti": jti, "ttl": 3600})
+    assert answer.status_code == 200
+    assert answer.json()["revoked_at"] < answer.json()["remembered_until"]
+    refused = await world.call("GET", "/who", first)
+    assert (refused.status_code, refused.json()["type"]) == (401, "urn:gateway:problem:token-revoked")
+    assert (await world.call("GET", "/who", second)).status_code == 200
+    assert (await world.call("POST", "/v1/tokens/revoke", key, {"sub": "ann"})).status_code == 200
+    for token in (second, third):
+        assert (await world.call("GET", "/who", token)).status_code == 401
+    later = (await world.call("POST", "/v1/tokens", key, {"sub": "ann"})).json()["token"]
+    assert (await world.call("GET", "/who", later)).status_code == 200
+
+
+async def test_a_key_revokes_only_in_its_tenant(world: World) -> None:
+    _, key = await world.keys.create("acme", "tokens", ["tokens:create"])
+    token = TOKENS.mint(Claims(sub="ann", jti="j", exp=FAR, tenant="beta"))
+    for what in ({"jti": "j"}, {"sub": "ann"}):
+        assert (await world.call("POST", "/v1/tokens/revoke", key, what)).status_code == 200
+    assert (await world.call("GET", "/who", token)).status_code == 200
+
+
+@pytest.mark.parametrize(
+    ("body", "pointer"),
+    [
+        ({}, "/jti"),
+        ({"jti": "a", "sub": "b"}, "/jti"),
+        ({"jti": ""}, "/jti"),
+        ({"sub": ""}, "/sub"),
+        ({"sub": "x" * 300}, "/sub"),
+        ({"sub": "a", "tenant": "beta"}, "/tenant"),
+        ({"sub": "a", "ttl": 1}, "/ttl"),
+        ({"sub": "a", "ttl": 400 * 86_400}, "/ttl"),
+    ],
+)
+async def test_wrong_fields_of_a_revocation(world: World, body: object, pointer: str) -> None:
+    answer = await world.call("POST", "/v1/tokens/revoke", json=body)
+    assert answer.status_code == 422
+    assert [error["pointer"] for error in answer.json()["errors"]] == [pointer]
+
+
 async def test_scopes_guard_the_routes(world: World) -> None:
     _, key = await world.keys.create("acme", "reader", ["jobs:read"])
     token = TOKENS.mint(Claims(sub="ann", exp=FAR))
     for method, path, scope in (
         ("POST", "/v1/tokens", "tokens:create"),
+        ("POST", "/v1/tokens/revoke", "tokens:create"),
         ("GET", "/v1/keys", "keys:manage"),
         ("POST", "/v1/keys", "keys:manage"),
         ("DELETE", "/v1/keys/key_x", "keys:manage"),

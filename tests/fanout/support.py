@@ -21,9 +21,11 @@ from gateway.auth.authenticator import Authenticator
 from gateway.auth.keys import KeyStore
 from gateway.auth.middleware import Authentication
 from gateway.auth.principals import Capability
+from gateway.auth.revocation import Revocations
 from gateway.auth.tickets import Tickets
 from gateway.auth.tokens import Claims, Tokens
 from gateway.events import Position, draft, new_id
+from gateway.fanout.evictions import Evictions
 from gateway.fanout.hub import Hub
 from gateway.fanout.options import HubOptions
 from gateway.fanout.routes import Dependencies, routes
@@ -91,14 +93,16 @@ async def application(
         store = await stack.enter_async_context(Store.open(settings))
         channels, keys = ChannelStore(store, settings), KeyStore(store, settings)
         hub = await stack.enter_async_context(Hub(settings.redis_url, channels, job_state, options))
-        authenticator = Authenticator(keys, Tokens(SECRET.encode()))
+        revocations = Revocations(store)
+        hub.spawn(None, Evictions(hub, revocations).run())
+        authenticator = Authenticator(keys, Tokens(SECRET.encode()), revoked=revocations.revoked)
         deps = Dependencies(
             settings=settings,
             hub=hub,
             channels=channels,
             access=Access(settings, job_owner),
             authenticator=authenticator,
-            tickets=Tickets(store, keys),
+            tickets=Tickets(store, keys, revoked=revocations.revoked),
             secret=SECRET.encode,
             calls=calls or {},
         )
@@ -108,6 +112,7 @@ async def application(
             middleware=[Middleware(Authentication, verify=authenticator.verify)],
         )
         app.state.hub, app.state.channels, app.state.tickets = hub, channels, deps.tickets
+        app.state.revocations, app.state.keys, app.state.authenticator = revocations, keys, authenticator
         yield app
 
 
