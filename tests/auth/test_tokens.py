@@ -50,6 +50,7 @@ def test_a_token_from_any_library_is_read() -> None:
         jti="j",
         issued_at=NOW + 1000,
         channels=("news", "chat:1", "chat:2"),
+        subs={"chat:1": b"{}", "chat:2": b'{"recover":true}'},
     )
 
 
