@@ -82,7 +82,7 @@ class EmulatedConnection(WebSocketConnection):
     def resume_writing(self) -> None:
         """See `Connection`."""
         super().resume_writing()
-        self.work()
+        self.proceed()
 
     # Writing.
 

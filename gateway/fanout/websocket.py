@@ -72,9 +72,9 @@ class WebSocketConnection(Session):
             return
         self.inbox.append(message)
         self.regulate()
-        self.work()
+        self.proceed()
 
-    def work(self) -> None:
+    def proceed(self) -> None:
         """Handle what has come, unless that is going on already."""
         if not self._running:
             self._running = True
