@@ -85,8 +85,8 @@ class Stream(Connection):
         self.sink.write(first)
         for topic in topics:
             self.subscriptions[topic.channel] = Subscription(self, topic, topic.head)
-        soon = self.hub.loop.time() + random.uniform(0.5, 1) * self.hub.options.comment  # noqa: S311 - jitter
-        self.hub.wheel.add(self, min(soon, self._expires))
+        comment = self.hub.loop.time() + random.uniform(0.5, 1) * self.hub.options.comment  # noqa: S311 - jitter
+        self.hub.wheel.add(self, min(comment, self._expires))
         while self.catch_up():
             pass
 

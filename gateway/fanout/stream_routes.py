@@ -24,7 +24,11 @@ from gateway.web.pagination import Query
 
 _MAX_TOKEN = 8192
 _MAX_TYPES = 2000
-_REASONS: tuple[tuple[type[GatewayError], str], ...] = ((TooManyConnections, "overload"), (RateLimited, "rate"))
+# What a reader is told, and how many times as long as usual it stays away: connections do not end soon.
+_REASONS: tuple[tuple[type[GatewayError], tuple[str, int]], ...] = (
+    (TooManyConnections, ("overload", 5)),
+    (RateLimited, ("rate", 1)),
+)
 
 
 class _Reader(NamedTuple):
@@ -85,9 +89,9 @@ class Streams:
 
     def _not_now(self, error: GatewayError) -> Response:
         """Answer what is temporary: EventSource never retries anything but a 200."""
-        reason = next((reason for kind, reason in _REASONS if isinstance(error, kind)), "unavailable")
-        least = error.retry_after or 0.0
-        return farewell(reason, least + random.uniform(*self._deps.hub.options.retry))  # noqa: S311 - jitter
+        reason, longer = next((told for kind, told in _REASONS if isinstance(error, kind)), ("unavailable", 1))
+        retry = (error.retry_after or 0.0) + longer * random.uniform(*self._deps.hub.options.retry)  # noqa: S311 - jitter
+        return farewell(reason, retry)
 
     async def _reader(self, request: Request, asked: _Asked) -> _Reader:
         principal = optional_principal(request.scope)

@@ -109,11 +109,19 @@ class Admission:
             _, newcomer = self._waiting.popleft()
             if not newcomer.gone:
                 self._room -= 1
-                newcomer.admit()
+                self._admit(newcomer)
         if self._waiting:
             loop.call_soon(self._turn, loop)
         else:
             self._turning = False
+
+    def _admit(self, newcomer: Newcomer) -> None:
+        try:
+            newcomer.admit()
+        except Exception:
+            # One connection's fault must not keep the others outside.
+            log.exception("server.admission_failed")
+            self._refuse(newcomer)
 
     def _refuse_late(self, now: float) -> None:
         waiting = self._waiting

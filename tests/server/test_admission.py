@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import asyncio
 from typing import NamedTuple
+from unittest.mock import Mock
 
 import pytest
 from hypothesis import given
@@ -65,6 +66,18 @@ async def test_a_storm_comes_in_by_turns_and_in_order() -> None:
         assert len(log) - before <= 64
     assert log == [guest for guest in guests if guest is not guests[300]]
     assert turns >= 500 // 64
+
+
+async def test_a_fault_of_one_connection_keeps_nobody_else_outside(monkeypatch: pytest.MonkeyPatch) -> None:
+    log: list[Guest] = []
+    queue = Admission()
+    guests = [Guest(log) for _ in range(50)]
+    monkeypatch.setattr(guests[30], "admit", Mock(side_effect=RuntimeError))
+    for guest in guests:
+        queue.enter(guest, b"GET /")
+    await eventually(lambda: not len(queue))
+    assert guests[30].refused
+    assert log == [guest for guest in guests if guest is not guests[30]]
 
 
 async def test_probes_of_our_health_do_not_wait() -> None:
