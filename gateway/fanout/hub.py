@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+import secrets
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Sequence
 from contextlib import asynccontextmanager, suppress
 from typing import Any, Self
@@ -36,6 +37,7 @@ class Hub:
     Attributes:
         topics: by pub/sub channel.
         connections: all live ones.
+        node: this process' name among those that share the store.
         draining: no new connections; those that come are sent away.
         options: durations and bounds.
         counters: totals for the metrics.
@@ -55,6 +57,8 @@ class Hub:
         self.topics: dict[bytes, Topic] = {}
         self.connections: set[Connection] = set()
         self.draining = False
+        self.node = secrets.token_hex(8)
+        self._handlers: dict[bytes, Callable[[bytes], None]] = {}
         self._empty = asyncio.Event()
         self.feed = Feed(url, self)
         self._repairer = Repairer(self)
@@ -225,6 +229,11 @@ class Hub:
 
     # What the feed brings.
 
+    def listen(self, name: bytes, handler: Callable[[bytes], None]) -> None:
+        """Hand over what is published to a pub/sub channel that is not a topic's. A lost feed loses messages."""
+        self._handlers[name] = handler
+        self.feed.subscribe(name)
+
     def on_messages(self, messages: list[tuple[bytes, bytes]]) -> None:
         """See `feed.Listener`."""
         touched: dict[Topic, list[Publication]] = {}
@@ -233,6 +242,8 @@ class Hub:
             topic = topics.get(name)
             if topic is not None:
                 touched.setdefault(topic, []).extend(_parse(payload))
+            elif name in self._handlers:
+                self._handlers[name](payload)
         self.counters.publications += len(messages)
         now = self.loop.time()
         for topic, publications in touched.items():
