@@ -8,6 +8,7 @@ import socket
 from collections.abc import AsyncIterator, Callable, Generator, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
+from functools import partial
 from types import FrameType
 from typing import Any, Protocol
 
@@ -15,6 +16,7 @@ import structlog
 import uvicorn
 from starlette.types import ASGIApp
 
+from gateway.server.heads import Heads
 from gateway.server.http import HttpProtocol
 from gateway.server.websocket import WebSocketProtocol
 from gateway.settings import Settings
@@ -45,6 +47,8 @@ class ServerOptions:
         certificate: PEM file with the TLS certificate (chain), or None for plain HTTP.
         key: PEM file with its key, when it is not in the same file.
         backlog: connections the kernel may hold for us.
+        head: how long a connection may take to send a complete request head.
+        heads: connections that may be without one at a time; one more ends the oldest of them.
     """
 
     host: str = "127.0.0.1"
@@ -54,6 +58,8 @@ class ServerOptions:
     certificate: str | None = None
     key: str | None = None
     backlog: int = 2048
+    head: float = 10.0
+    heads: int = 4096
 
 
 class GatewayServer(uvicorn.Server):
@@ -147,7 +153,7 @@ def configure(app: ASGIApp, settings: Settings, options: ServerOptions) -> uvico
         app,
         host=options.host,
         port=options.port,
-        http=HttpProtocol,
+        http=partial(HttpProtocol, heads=Heads(options.head, options.heads)),  # type: ignore[arg-type] # it is called
         ws=WebSocketProtocol,
         ws_max_size=MAX_HANDSHAKE_MESSAGE,
         ws_ping_interval=None,
