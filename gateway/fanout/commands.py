@@ -229,6 +229,8 @@ class Commands:
                 raise Refused(codes.INTERNAL)
             if asked is not None and not found.recovered and request.flag & centrifuge.REJECT_UNRECOVERED:
                 raise Refused(codes.UNRECOVERABLE)
+            if len(session.subscriptions) >= self._hub.options.subscriptions:
+                raise Refused(codes.LIMIT_EXCEEDED)  # others of the same message were quicker
             subscription = Subscription(session, topic, found.position.offset)
         subscription.recovering, subscription.server_side = found.recovered, room is not None
         ttl = 0
