@@ -15,8 +15,9 @@ from gateway.fanout.codes import Disconnect, Refusal, Unsubscribe
 PING = b"{}"
 REJECT_UNRECOVERED = 2  # subscribe flag: answer error 112 instead of `recovered: false`
 
-Number = Annotated[int, msgspec.Meta(ge=0)]
-Limit = Annotated[int, msgspec.Meta(ge=-1)]
+# What JavaScript counts to; far beyond it numbers do not even fit into what we send to the store.
+Number = Annotated[int, msgspec.Meta(ge=0, le=2**53)]
+Limit = Annotated[int, msgspec.Meta(ge=-1, le=2**53)]
 NOTHING = msgspec.Raw(b"")
 
 
@@ -129,15 +130,17 @@ def decode(message: bytes) -> list[Command]:
     """Read the commands of one message: JSON objects separated by newlines, or just one after another.
 
     Raises:
-        Malformed: not that, or not UTF-8.
+        Malformed: not that, not UTF-8, or nested deeper than anyone needs.
     """
     try:
         return _decoder.decode_lines(message) if b"\n" in message else [_decoder.decode(message)]
+    except RecursionError:
+        raise Malformed("nested too deeply") from None
     except msgspec.DecodeError:
         parts = _split(message)
     try:
         return [_decoder.decode(part) for part in parts]
-    except msgspec.DecodeError as error:
+    except (msgspec.DecodeError, RecursionError) as error:
         raise Malformed(str(error)) from None
 
 

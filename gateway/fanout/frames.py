@@ -7,6 +7,7 @@ connection keeps only while such a thing is in progress.
 
 from __future__ import annotations
 
+import codecs
 from collections.abc import Generator
 from typing import Any, NamedTuple
 
@@ -72,7 +73,7 @@ class Received(NamedTuple):
 
     Attributes:
         messages: complete text messages, in order.
-        reply: bytes that must be written back now (pong, close).
+        reply: bytes that must be written back now: pongs before the messages are answered, or a close after them.
         closed: the connection is over: after `reply` nothing is read or written.
     """
 
@@ -84,40 +85,68 @@ class Received(NamedTuple):
 class FrameReader:
     """Reads what `plain` does not. Create it when needed, drop it when `idle`."""
 
-    __slots__ = ("_core", "_message", "_open")
+    __slots__ = ("_core", "_message", "_utf8", "_within")
 
     def __init__(self, limit: int = MAX_MESSAGE) -> None:
-        self._core = Protocol(SERVER, state=OPEN, max_size=limit)
+        self._core = _Core(SERVER, state=OPEN, max_size=limit)
         self._message = bytearray()
-        self._open = False
+        self._utf8 = _Utf8()
+        self._within = False  # a fragmented message
 
     @property
     def idle(self) -> bool:
         """Between two messages: no part of a frame, no fragment, not closing."""
-        return not self._open and self._core.state is OPEN and _at_boundary(self._core.parser)
+        return not self._within and self._core.state is OPEN and _at_boundary(self._core.parser)
 
     def feed(self, data: bytes) -> Received:
         """Take bytes as they come from the network."""
         core = self._core
         core.receive_data(data)
         messages: list[bytes] = []
-        closed = core.parser_exc is not None
+        over = False
         for event in core.events_received():
-            if not isinstance(event, Frame):
-                continue
-            if event.opcode in (TEXT, CONT):
-                self._message += event.data
-                self._open = not event.fin
-                if event.fin:
-                    messages.append(bytes(self._message))
-                    self._message.clear()
-            elif event.opcode is CLOSE:
-                closed = True
-            elif event.opcode not in _CONTROL:
-                core.fail(UNSUPPORTED, "text messages only")
-                closed = True
-        return Received(messages, b"".join(core.data_to_send()), closed)
+            if not over and isinstance(event, Frame):
+                over = self._take(event, messages)
+        return Received(messages, b"".join(core.data_to_send()), over or core.parser_exc is not None)
 
+    def _take(self, frame: Frame, messages: list[bytes]) -> bool:
+        """Add the message a frame completes; True when nothing may follow."""
+        if frame.opcode in (TEXT, CONT):
+            self._within = not frame.fin
+            if not self._readable(frame):
+                self._core.fail(INVALID_DATA, "invalid UTF-8")
+                return True
+            self._message += frame.data  # not a list: of tiny fragments there may be any number
+            if frame.fin:
+                messages.append(bytes(self._message))
+                self._message.clear()
+            return False
+        if frame.opcode is not CLOSE and frame.opcode not in _CONTROL:
+            self._core.fail(UNSUPPORTED, "text messages only")
+            return True
+        return frame.opcode is CLOSE
+
+    def _readable(self, frame: Frame) -> bool:
+        """Whether fragments are UTF-8 so far; who reads a message in one piece looks for himself."""
+        if frame.opcode is TEXT and frame.fin:
+            return True
+        try:
+            self._utf8.decode(frame.data, final=frame.fin)
+        except UnicodeDecodeError:
+            return False
+        return True
+
+
+class _Core(Protocol):
+    """`websockets`' own, except that a close is taken at its word also between two fragments (RFC 6455 section 5.4)."""
+
+    def recv_frame(self, frame: Frame) -> None:
+        if frame.opcode is CLOSE:
+            self.current_size = None
+        super().recv_frame(frame)
+
+
+_Utf8 = codecs.getincrementaldecoder("utf-8")
 
 _CONTROL = frozenset({9, 10})  # ping and pong: the core answers
 

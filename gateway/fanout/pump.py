@@ -42,6 +42,8 @@ class Pass:
 
     def step(self) -> int:
         """Write one slice; returns to how many subscriptions. Those that pull count for themselves."""
+        if self.epoch != self.topic.epoch:
+            self.groups.clear()  # the topic began again: the same offsets mean something else now
         if not self.groups:
             return 0
         wire, members, start = self.groups.popleft()

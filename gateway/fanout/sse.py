@@ -22,7 +22,8 @@ BYE = "gateway.bye"
 ENDS = frozenset({"job.succeeded", "job.failed", "job.cancelled", "job.expired"})
 OVER_AFTER = 3600.0  # seconds after its end for which a job may be run again before its readers
 
-_CURSOR = re.compile(r"([0-9a-z]{1,32})\.([0-9a-z]{1,13})(?:\.([A-Za-z0-9_-]{1,64}))?\Z")
+# Twelve digits are below 2^63: a forged sequence must fit into what is sent to the store.
+_CURSOR = re.compile(r"([0-9a-z]{1,32})\.([0-9a-z]{1,12})(?:\.([A-Za-z0-9_-]{1,64}))?\Z")
 
 
 class Cursor(NamedTuple):

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from gateway.fanout.hub import Hub
 
 PAGE = 100  # publications per read
+_EPOCH = "epoch"  # why a topic begins again: see `Repairer`
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,10 +174,19 @@ class Stream(Connection):
     # Reading from the store.
 
     def lose(self, topic: Topic, reason: str) -> None:
-        """Start over with a `gateway.reset`."""
-        del topic
-        self._broken = reason
+        """Start over with a `gateway.reset`; once for a generation, however many channels it ended on."""
+        if reason != _EPOCH:
+            self._broken = reason
+        elif self._broken.partition(" ")[0] in ("", _EPOCH):
+            self._broken = f"{_EPOCH} {sse.generation_of(topic.epoch)}"
         self._fetch()
+
+    def _lost(self) -> str:
+        """Why the stream must start over. Not for a generation it is in already: there the history is the judge."""
+        reason, _, generation = self._broken.partition(" ")
+        if generation and generation == self.generation:
+            self._broken = reason = ""
+        return reason
 
     def _fetch(self) -> None:
         for subscription in self.subscriptions.values():
@@ -188,8 +198,8 @@ class Stream(Connection):
     async def _read(self) -> None:
         try:
             await self._read_page()
-            while self._broken and not self.closing:
-                reason, self._broken = self._broken, ""
+            while (reason := self._lost()) and not self.closing:
+                self._broken = ""
                 self._send(await self.restart(reason))
         except GatewayError:
             self.leave("unavailable")  # the reader comes back with its cursor
@@ -198,7 +208,7 @@ class Stream(Connection):
         self.hub.pump.resume(self)
 
     async def _read_page(self) -> None:
-        if self._broken or self.closing:
+        if self._lost() or self.closing:
             return
         replay = await self.hub.reads.replay(self.spec, self.generation, self.cursor, PAGE)
         if not replay.complete:

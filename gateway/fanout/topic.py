@@ -122,6 +122,7 @@ class Topic:
         self.epoch = position.epoch
         self.floor = self.head = self.delivered = position.offset
         self.entries, self.ring_bytes, self.known_from = [], 0, inf
+        self.trimmed = 0  # sequences of another generation do not compare
 
     def repair(self, publications: Iterable[Publication], head: int | None) -> None:
         """Add what the history says follows our head; `head` is the channel's, when the reading reached it.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from math import inf
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 from gateway.auth.principals import Principal
 from gateway.fanout import centrifuge, codes, frames
@@ -20,6 +20,7 @@ class WebSocketConnection(Session):
     """One WebSocket client; `wire` says whether it writes frames to a transport or messages to a sink."""
 
     __slots__ = ("_awaiting_pong", "_commands", "_ping_at", "_reader", "_running")
+    limit: ClassVar[int] = frames.MAX_MESSAGE
 
     def __init__(self, hub: Hub, commands: Commands, principal: Principal | None, *, wire: Wire) -> None:
         super().__init__(hub, principal)
@@ -36,24 +37,26 @@ class WebSocketConnection(Session):
     def data_received(self, data: bytes) -> None:
         """Take bytes from the transport."""
         if self._reader is None:
-            messages, used = frames.plain(data)
+            messages, used = frames.plain(data, self.limit)
             for message in messages:
                 self.receive(message)
             if used == len(data):
                 return
-            self._reader, data = FrameReader(), data[used:]
+            self._reader, data = FrameReader(self.limit), data[used:]
         received = self._reader.feed(data)
+        if received.reply and not received.closed:
+            self.sink.write(received.reply)
         for message in received.messages:
             self.receive(message)
-        if received.reply and not (received.closed and self.closing):
-            self.sink.write(received.reply)
         if received.closed:
-            self.hang_up()
+            self.hang_up(received.reply)
         elif self._reader.idle:
             self._reader = None
 
-    def hang_up(self) -> None:
-        """The peer has closed, or broke the protocol: the closing handshake is over."""
+    def hang_up(self, last: bytes) -> None:
+        """The peer has closed, or broke the protocol: the closing handshake is over, unless ours began it."""
+        if last and not self.closing:
+            self.sink.write(last)
         self.closing = True
         self.drop_subscriptions()
         self.sink.close()
@@ -70,6 +73,10 @@ class WebSocketConnection(Session):
         except UnicodeDecodeError:
             self.close(codes.Disconnect(frames.INVALID_DATA, "invalid UTF-8"))
             return
+        self.take(message)
+
+    def take(self, message: bytes) -> None:
+        """Put a message where the commands are read from."""
         self.inbox.append(message)
         self.regulate()
         self.work()
@@ -108,7 +115,7 @@ class WebSocketConnection(Session):
     def say_goodbye(self, told: codes.Disconnect) -> None:
         """Send the close frame."""
         self.regulate()  # the answer to it must get through
-        self._reader = self._reader or FrameReader()
+        self._reader = self._reader or FrameReader(self.limit)
         if self.wire is Wire.FRAME:
             self.sink.write(frames.close(told.code, told.reason))
         else:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterable
 from typing import Any
 
@@ -12,11 +13,16 @@ from uvicorn.protocols.utils import get_client_addr
 
 from gateway.server.admission import Admission, TurnAway
 from gateway.server.handover import EXTENSION, GONE, Factory, give
+from gateway.server.heads import MAX_BYTES, Heads
 
 log = structlog.get_logger(__name__)
 
 MAX_HELD = 64 * 1024  # bytes of a connection that waits to be admitted; after that it is not read
+MAX_PIPELINE = 16  # requests that may wait behind the one being answered; browsers send none
+
 _INVALID = "Invalid HTTP request received."
+_TIMEOUT = b"HTTP/1.1 408 Request Timeout\r\nconnection: close\r\ncontent-length: 0\r\n\r\n"
+_TOO_LARGE = b"HTTP/1.1 431 Request Header Fields Too Large\r\nconnection: close\r\ncontent-length: 0\r\n\r\n"
 _OWN = frozenset({b"connection", b"transfer-encoding", b"content-length", b"keep-alive"})
 
 
@@ -25,10 +31,18 @@ class HttpProtocol(HttpToolsProtocol):
 
     _running: RequestResponseCycle | None = None
     _held: bytearray | None = None  # what came before it was admitted
+    _asking = False  # in the middle of a request head
+    _head_bytes = 0
 
-    def __init__(self, *args: Any, admission: Admission | None = None, **kwargs: Any) -> None:  # noqa: ANN401 - uvicorn's own
+    def __init__(self, *args: Any, admission: Admission | None = None, heads: Heads, **kwargs: Any) -> None:  # noqa: ANN401 - uvicorn's own
         super().__init__(*args, **kwargs)
         self._admission = admission  # None once it is in
+        self._heads = heads
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override] # as uvicorn's
+        """Expect a request."""
+        super().connection_made(transport)
+        self._heads.wait(self)
 
     def data_received(self, data: bytes) -> None:
         """Parse, once admitted."""
@@ -36,6 +50,7 @@ class HttpProtocol(HttpToolsProtocol):
             self._parse(data)
         elif self._held is None:
             self._held = bytearray(data)
+            self._heads.came(self)  # from here on it waits for us
             self._admission.enter(self, data)
         else:
             self._held += data
@@ -61,8 +76,10 @@ class HttpProtocol(HttpToolsProtocol):
         self.transport.close()
 
     def _parse(self, data: bytes) -> None:
-        """As uvicorn's, except that bytes behind an upgrade request are not lost."""
+        """As uvicorn's, except for the bounds, and that bytes behind an upgrade request are not lost."""
         self._unset_keepalive_if_required()
+        if self.transport.is_closing():
+            return  # refused; what else it says does not matter
         try:
             self.parser.feed_data(data)
         except httptools.HttpParserUpgrade as upgrade:
@@ -76,7 +93,64 @@ class HttpProtocol(HttpToolsProtocol):
                 transport.get_protocol().data_received(rest)  # type: ignore[attr-defined] # the new one
         except httptools.HttpParserError:
             self.logger.warning(_INVALID)
+            self._refuse(None)
+        else:
+            self._measure(len(data))
+
+    def _measure(self, size: int) -> None:
+        """Bound a head that is not complete in size, and in time unless an answer is under way."""
+        if self._answered():
+            self._heads.wait(self)
+        if self._asking:
+            self._head_bytes += size
+            if self._head_bytes > MAX_BYTES:
+                self._refuse(_TOO_LARGE)
+
+    def _answered(self) -> bool:
+        return self.cycle is None or self.cycle.response_complete
+
+    def _refuse(self, answer: bytes | None) -> None:
+        """Answer (None: 400) and close; while another request is being answered there is nothing left to say."""
+        cycle = self._running
+        mine = cycle is self.cycle and cycle is not None and cycle.more_body and not cycle.response_started
+        if not (mine or self._answered()):
+            self.transport.abort()
+            return
+        if cycle is not None:
+            cycle.disconnected = True
+        if answer is None:
             self.send_400_response(_INVALID)
+        else:
+            self.transport.write(answer)
+            self.transport.close()
+
+    def too_late(self) -> None:
+        """See `heads.Asker`. Silence is answered with silence, half a request with 408."""
+        if not self._answered():
+            return  # `on_response_complete` asks again
+        if self._asking:
+            self._refuse(_TIMEOUT)
+        else:
+            self.transport.close()
+
+    def on_message_begin(self) -> None:
+        """Begin a head."""
+        self._asking, self._head_bytes = True, 0
+        super().on_message_begin()
+
+    def on_headers_complete(self) -> None:
+        """End a head; a pipeline that is too long makes the parser fail."""
+        if len(self.pipeline) >= MAX_PIPELINE:
+            raise ValueError("too many pipelined requests")
+        self._asking = False
+        self._heads.came(self)
+        super().on_headers_complete()
+
+    def on_response_complete(self) -> None:
+        """Go on, and expect the rest of a head that began meanwhile."""
+        super().on_response_complete()
+        if self._asking and self._answered():
+            self._heads.wait(self)
 
     def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:  # noqa: ANN401 - uvicorn's union of ASGI types
         self._running = cycle
@@ -84,6 +158,7 @@ class HttpProtocol(HttpToolsProtocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Tell the request that runs; uvicorn tells the newest, which may be waiting behind it."""
+        self._heads.came(self)
         super().connection_lost(exc)
         if self._running is not None and not self._running.response_complete:
             self._running.disconnected = True

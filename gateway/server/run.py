@@ -17,6 +17,7 @@ import uvicorn
 from starlette.types import ASGIApp
 
 from gateway.server.admission import Admission, TurnAway
+from gateway.server.heads import Heads
 from gateway.server.http import HttpProtocol
 from gateway.server.websocket import WebSocketProtocol
 from gateway.settings import Settings
@@ -48,6 +49,8 @@ class ServerOptions:
         certificate: PEM file with the TLS certificate (chain), or None for plain HTTP.
         key: PEM file with its key, when it is not in the same file.
         backlog: connections the kernel may hold for us.
+        head: how long a connection may take to send a complete request head.
+        heads: connections that may be without one at a time; one more ends the oldest of them.
     """
 
     host: str = "127.0.0.1"
@@ -57,6 +60,8 @@ class ServerOptions:
     certificate: str | None = None
     key: str | None = None
     backlog: int = 2048
+    head: float = 10.0
+    heads: int = 4096
 
 
 class GatewayServer(uvicorn.Server):
@@ -151,7 +156,9 @@ def configure(app: ASGIApp, settings: Settings, options: ServerOptions) -> uvico
         app,
         host=options.host,
         port=options.port,
-        http=partial(HttpProtocol, admission=Admission(turn_away)),  # type: ignore[arg-type] # makes one, as the class
+        http=partial(  # type: ignore[arg-type] # makes one, as the class
+            HttpProtocol, admission=Admission(turn_away), heads=Heads(options.head, options.heads)
+        ),
         ws=WebSocketProtocol,
         ws_max_size=MAX_HANDSHAKE_MESSAGE,
         ws_ping_interval=None,

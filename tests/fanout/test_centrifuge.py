@@ -41,7 +41,11 @@ def test_fields_are_read() -> None:
 @pytest.mark.parametrize(
     "message",
     [b"", b"x", b"[]", b"1", b'{"id":-1}', b'{"id":"1"}', b'{"id":1,"connect":3}', b'{"id":1} x', b'{"id":1}}',
-     b'{"id":1,"connect":{}', b'{"id":1,"history":{"channel":"a","limit":-2}}'],
+     b'{"id":1,"connect":{}', b'{"id":1,"history":{"channel":"a","limit":-2}}',
+     b'{"id":9007199254740993}', b'{"id":1,"subscribe":{"channel":"a","offset":18446744073709551616}}',
+     b"[" * 30_000, b'{"id":1,"a":' + b"[" * 30_000, b'{"id":1}{"id":1,"a":' + b"[" * 30_000 + b"]" * 30_000 + b"}",
+     b'{"id":1}\n{"id":1,"connect":{"data":' + b'{"a":' * 10_000],
+    ids=lambda message: message[:30],
 )  # fmt: skip
 def test_everything_else_is_malformed(message: bytes) -> None:
     with pytest.raises(Malformed):

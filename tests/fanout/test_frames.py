@@ -35,7 +35,8 @@ def test_a_close_says_code_and_reason_and_cuts_what_is_too_long() -> None:
 
 
 MESSAGES = st.lists(
-    st.tuples(st.binary(max_size=300), st.integers(1, 3), st.sampled_from([b"", b"ping", None])), max_size=6
+    st.tuples(st.text(max_size=200).map(str.encode), st.integers(1, 3), st.sampled_from([b"", b"ping", None])),
+    max_size=6,
 )
 
 
@@ -125,9 +126,13 @@ UNMASKED = Frame(Opcode.TEXT, b"hi").serialize(mask=False)
         (masked(Opcode.TEXT, b"x" * 40_000, fin=False) + masked(Opcode.CONT, b"x" * 40_000), frames.TOO_BIG),
         (masked(Opcode.BINARY, b"hi"), frames.UNSUPPORTED),
         (masked(Opcode.CLOSE, Close(1000, "bye").serialize()), frames.NORMAL),
+        (masked(Opcode.TEXT, b"a", fin=False) + masked(Opcode.CLOSE, Close(1000, "").serialize()), frames.NORMAL),
+        (masked(Opcode.TEXT, b"a", fin=False) + masked(Opcode.CONT, b"\xff", fin=False), frames.INVALID_DATA),
+        (masked(Opcode.TEXT, b"\xc3", fin=False) + masked(Opcode.CONT, b""), frames.INVALID_DATA),
     ],
-    ids=["unmasked", "reserved bits", "stray continuation", "too big", "too big in parts", "binary", "close"],
-)
+    ids=["unmasked", "reserved bits", "stray continuation", "too big", "too big in parts", "binary", "close",
+         "close within a message", "not UTF-8 in a fragment", "half a character"],
+)  # fmt: skip
 def test_mistakes_and_closes_end_with_the_right_code(data: bytes, code: int) -> None:
     assert frames.plain(data)[1] == 0
     received = FrameReader().feed(data)
@@ -136,3 +141,14 @@ def test_mistakes_and_closes_end_with_the_right_code(data: bytes, code: int) -> 
     told = client_reads(received.reply).close_rcvd
     assert told is not None
     assert told.code == code
+
+
+def test_empty_fragments_cost_nothing_and_what_came_before_a_mistake_is_kept() -> None:
+    reader = FrameReader()
+    assert reader.feed(masked(Opcode.TEXT, b"a", fin=False)) == ([], b"", False)
+    for _ in range(1000):
+        reader.feed(masked(Opcode.CONT, b"", fin=False))
+    assert reader._message == b"a"
+    assert not reader.idle
+    received = reader.feed(masked(Opcode.CONT, b"b") + masked(Opcode.TEXT, b"c") + UNMASKED)
+    assert (received.messages, received.closed) == ([b"ab", b"c"], True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import time
 from collections.abc import AsyncIterator
 from typing import Any
@@ -162,6 +163,26 @@ async def test_a_redis_that_forgot_is_told_to_everyone(start: StartNode, own_red
             await publish(channels, "open:a", data=2)
             assert [pub["data"]["data"] for pub in await client.pubs(1)] == [2]
             assert await stream.datas(1) == [2]
+
+
+async def test_a_stream_of_many_channels_is_told_once(start: StartNode, own_redis: RedisServer) -> None:
+    settings = settings_for(own_redis.url)
+    names = [f"open:{n}" for n in range(20)]
+    async with Store.open(settings) as store:
+        channels = ChannelStore(store, settings)
+        node: Node = await start(settings=settings)
+        async with sse(node.port, "&".join(f"channel={name}" for name in names)) as stream:
+            await stream.block()
+            await publish(channels, *names, data=1)
+            assert await stream.datas(1) == [1]
+            for _ in range(2):
+                own_redis.restart()
+                reset = await stream.event(20)
+                assert (reset["event"], json.loads(reset["data"])) == ("gateway.reset", {"reason": "epoch"})
+                while not await works(channels):  # noqa: ASYNC110 - a server has no event to wait for
+                    await asyncio.sleep(0.01)
+                await publish(channels, *names, data=2)
+                assert await stream.datas(1) == [2]
 
 
 async def works(channels: ChannelStore) -> bool:

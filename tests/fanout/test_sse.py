@@ -17,7 +17,7 @@ def test_a_cursor_comes_back_as_it_went(generation: str, sequence: int, mac: str
     assert sse.parse_cursor(text) == cursor
 
 
-@pytest.mark.parametrize("text", ["", "1", "1.", ".1", "1.2.3.4", "A.1", "1.1\n", "1." + "z" * 14, "ü.1", "1 .2"])
+@pytest.mark.parametrize("text", ["", "1", "1.", ".1", "1.2.3.4", "A.1", "1.1\n", "1." + "z" * 13, "ü.1", "1 .2"])
 def test_what_was_never_a_cursor_is_none(text: str) -> None:
     assert sse.parse_cursor(text) is None
 

@@ -1,10 +1,15 @@
 from __future__ import annotations
 
+from unittest.mock import Mock
+
 from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.events import Position, Publication
+from gateway.fanout.connection import Connection, Subscription
+from gateway.fanout.pump import Pass
 from gateway.fanout.topic import HELD, RING_BYTES, RING_COUNT, Topic
+from gateway.fanout.wire import Wire
 
 
 def pub(offset: int, *, epoch: str = "g.0", size: int = 10) -> Publication:
@@ -105,3 +110,39 @@ def test_sequences_are_unknown_until_somebody_says_from_where() -> None:
     made.known_from = 2
     assert made.after_sequence(1) is None
     assert [entry.publication.sequence for entry in made.after_sequence(2) or ()] == [4]
+
+
+def test_a_topic_that_begins_again_forgets_the_sequences_of_its_former_life() -> None:
+    made = topic()
+    made.receive(pub(offset) for offset in range(1, 4 * RING_COUNT))
+    made.delivered = made.head
+    made.trim()
+    assert made.trimmed > 0
+    made.begin(Position("h.0", 3))
+    assert made.release()
+    made.receive([pub(4, epoch="h.0")])
+    made.known_from = 6
+    assert [entry.publication.offset for entry in made.after_sequence(6) or ()] == [4]
+
+
+class Reader(Connection):
+    wire = Wire.FRAME
+
+    def __init__(self) -> None:
+        self.sink = Mock()
+
+
+def test_a_pass_ends_with_the_life_it_belongs_to() -> None:
+    made = topic()
+    subscription = Subscription(Reader(), made, 0)
+    subscription.go_live()
+    made.receive([pub(1)])
+    batch = made.next_batch()
+    assert batch is not None
+    whole, cut = Pass(made, batch), Pass(made, batch)
+    assert whole.step() == 1
+    subscription.offset = 0
+    made.begin(Position("h.0", 0))
+    assert cut.step() == 0
+    assert not cut.groups
+    assert subscription.write.call_count == 1  # type: ignore[attr-defined] # a mock's

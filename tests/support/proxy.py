@@ -16,6 +16,7 @@ class TcpProxy:
 
     `cut`: connections are aborted, new ones too. `stall`: connections stay and nothing passes, as with a network
     that swallows packets. `drop`: connections are aborted, new ones work. `resume`: all is well again.
+    `stall_feeds` and `drop_feeds` do it only to the connections on which a Redis client has subscribed.
     """
 
     def __init__(self, target: int) -> None:
@@ -23,6 +24,8 @@ class TcpProxy:
         self._flowing = asyncio.Event()
         self._flowing.set()
         self._refusing = False
+        self._stalled: set[asyncio.StreamWriter] = set()
+        self._feeds: set[asyncio.StreamWriter] = set()
         self._writers: set[asyncio.StreamWriter] = set()
         self._handlers: set[asyncio.Task[None]] = set()
         self._server: asyncio.Server | None = None
@@ -53,7 +56,20 @@ class TcpProxy:
 
     def resume(self) -> None:
         self._refusing = False
+        self._stalled.clear()
         self._flowing.set()
+
+    def stall_feeds(self) -> int:
+        """Returns how many there are."""
+        self._stalled |= self._feeds
+        return len(self._feeds)
+
+    def drop_feeds(self) -> int:
+        """Returns how many there were."""
+        feeds = len(self._feeds)
+        for writer in self._feeds:
+            writer.transport.abort()
+        return feeds
 
     async def __aenter__(self) -> Self:
         self._server = await asyncio.start_server(self._on_connection, "127.0.0.1", 0)
@@ -77,7 +93,7 @@ class TcpProxy:
                 return
             far_reader, far_writer = await asyncio.open_connection("127.0.0.1", self._target)
             async with self._held(far_writer), asyncio.TaskGroup() as tasks:
-                tasks.create_task(self._pump(reader, far_writer))
+                tasks.create_task(self._pump(reader, far_writer, watched=writer))
                 tasks.create_task(self._pump(far_reader, writer))
 
     @asynccontextmanager
@@ -89,10 +105,17 @@ class TcpProxy:
             pass  # the target is down or the connection was cut: both sides hear it by the abort
         finally:
             writer.transport.abort()
-            self._writers.discard(writer)
+            for known in (self._writers, self._feeds, self._stalled):
+                known.discard(writer)
 
-    async def _pump(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def _pump(
+        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, watched: asyncio.StreamWriter | None = None
+    ) -> None:
         while data := await reader.read(_CHUNK):
+            if watched is not None and b"\r\nSUBSCRIBE\r\n" in data:
+                self._feeds.add(watched)
+            if writer in self._stalled:
+                continue  # swallowed: what is lost on a dead path does not come later
             await self._flowing.wait()
             writer.write(data)
             await writer.drain()

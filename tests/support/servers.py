@@ -72,9 +72,24 @@ class RedisServer:
         shutil.rmtree(self._folder)
         self._folder.mkdir()
 
+    def keep(self) -> None:
+        """Copy the data as it is now, for `rewind`."""
+        shutil.rmtree(self._kept, ignore_errors=True)
+        shutil.copytree(self._folder / "appendonlydir", self._kept)
+
+    def rewind(self) -> None:
+        """Put the kept data back: what was written since is lost; only while stopped."""
+        self.wipe()
+        shutil.copytree(self._kept, self._folder / "appendonlydir")
+
+    @property
+    def _kept(self) -> Path:
+        return self._folder.with_name(self._folder.name + "-kept")
+
     def close(self) -> None:
-        """Kill it and remove its folder."""
+        """Kill it and remove its folders."""
         self.kill()
+        shutil.rmtree(self._kept, ignore_errors=True)
         self._remove()
 
     def __enter__(self) -> Self:
