@@ -7,7 +7,7 @@ import functools
 import json
 import time
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -74,7 +74,9 @@ class KeyServer:
         try:
             await reader.readuntil(b"\r\n\r\n")
             self.requests += 1
-            await asyncio.sleep(self.delay)
+            with suppress(TimeoutError):
+                async with asyncio.timeout(self.delay):
+                    await reader.read()  # the client may give up earlier
             head = f"HTTP/1.1 {self.status}\r\nContent-Type: application/json\r\nConnection: close\r\n"
             writer.write(f"{head}Content-Length: {len(self.body)}\r\n\r\n".encode() + self.body)
             await writer.drain()

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from gateway import app
 from gateway.app import fetch_public_keys
 from gateway.auth.issuers import issuers_from
 from gateway.auth.jwks import Header
@@ -119,6 +120,14 @@ async def test_a_bad_answer_changes_nothing(server: KeyServer, status: str, body
             await kids(keyring, "new")
         assert keyring.fetches == 2
         assert await kids(keyring, "old") == ["old"]
+
+
+async def test_a_slow_server_is_not_waited_for(server: KeyServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(app, "KEYS_TIMEOUT", 0.1)
+    server.delay = 30
+    async with running(ring(server, Clock())) as keyring:
+        with pytest.raises(KeysUnavailable):
+            await kids(keyring, "old")
 
 
 async def test_keys_outlive_their_server_for_a_day(server: KeyServer) -> None:

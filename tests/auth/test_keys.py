@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
 import pytest
@@ -116,6 +117,21 @@ async def test_keys_of_a_tenant_are_bounded(store: Store, settings: Settings) ->
     await store.client.hset("{keys}:of:acme", mapping={f"key_{n}": "x" for n in range(MAX_KEYS)})
     with pytest.raises(Conflict):
         await KeyStore(store, settings).create("acme", "one more", [])
+
+
+async def test_the_last_free_place_is_given_once(store: Store, settings: Settings) -> None:
+    await store.client.hset("{keys}:of:acme", mapping={f"key_{n}": "x" for n in range(MAX_KEYS - 1)})
+    keys = KeyStore(store, settings)
+    made = await asyncio.gather(*(keys.create("acme", "one more", []) for _ in range(8)), return_exceptions=True)
+    assert sum(isinstance(answer, Conflict) for answer in made) == 7
+    assert len(await store.client.hkeys("{keys}:of:acme")) == MAX_KEYS
+
+
+async def test_a_key_is_revoked_once(store: Store, settings: Settings) -> None:
+    keys = KeyStore(store, settings)
+    key, _ = await keys.create("acme", "ci", ["*"])
+    done = await asyncio.gather(*(keys.revoke("acme", key.id) for _ in range(8)), return_exceptions=True)
+    assert sum(isinstance(answer, NotFound) for answer in done) == 7
 
 
 def test_scopes_are_named_when_missing() -> None:

@@ -93,7 +93,7 @@ async def test_the_command_line_revokes_what_it_made(product: Stack) -> None:
         ended = time.monotonic()
         assert (await anext(events)).event == "gateway.bye"
         await asyncio.wait_for(opened.connection.wait_closed(), 5)
-        assert time.monotonic() - ended < 1.5
+        assert time.monotonic() - ended < 5
         assert opened.connection.close_code == 3014
     async with client(second, credential) as http:
         assert (await http.get("/v1/jobs")).json()["type"] == "urn:gateway:problem:token-revoked"

@@ -24,7 +24,8 @@ from tests.fanout.support import Node, SseClient, WsClient, port_of, publish, se
 from tests.support.proxy import TcpProxy
 from tests.support.waiting import eventually
 
-SOON = 1.0  # seconds: what is promised
+PROMISED = 1.0  # seconds; the middle of several must keep it, a single one may meet a busy machine
+SOON = 5.0
 NEWS = (Capability(channels=("news",), allow=("sub",)),)
 
 
@@ -195,12 +196,26 @@ async def test_other_tenants_are_left_alone(nodes: Nodes) -> None:
         assert "error" not in await theirs.ask(ping={})
 
 
+@pytest.mark.parametrize("told", [True, False])
+async def test_it_takes_less_than_a_second(nodes: Nodes, told: bool) -> None:  # noqa: FBT001 - a case
+    if not told:
+        nodes.second.hub._handlers.clear()
+    taken: list[float] = []
+    for n in range(5):
+        async with signed_in(nodes.second, token("ann", jti=f"j{n}")) as client:
+            began = time.monotonic()
+            await nodes.revocations.revoke("default", "j", f"j{n}")
+            assert (await closed(client))[0] == 3014
+            taken.append(time.monotonic() - began)
+    assert sorted(taken)[2] < (PROMISED if not told else PROMISED / 4), taken
+
+
 async def test_a_lost_message_loses_no_revocation(nodes: Nodes, redis: Redis) -> None:
     async with signed_in(nodes.second, token("ann", jti="one")) as client:
         # As if nobody had been told: the record is there, the message never came.
         nodes.second.hub._handlers.clear()
         await nodes.revocations.revoke("default", "j", "one")
-        assert (await closed(client, SOON))[0] == 3014
+        assert (await closed(client))[0] == 3014
     assert await redis.exists("{keys}:revoked")
 
 
@@ -272,7 +287,9 @@ async def test_an_expired_connection_is_warned_then_closed_and_resumes(start: St
             "open:1", recover=True, epoch=position["epoch"], offset=position.get("offset", 0)
         )
         assert again["subscribe"]["recovered"]
-        assert len(again["subscribe"]["publications"]) == 1
+        # It comes with the reply, or, had it not arrived yet at the node, right behind it.
+        missed = again["subscribe"].get("publications") or await client.pubs(1)
+        assert [pub["data"]["data"] for pub in missed] == ["missed"]
 
 
 async def test_a_client_that_refreshes_after_the_warning_stays(start: StartNode) -> None:
