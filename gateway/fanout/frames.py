@@ -74,11 +74,13 @@ class Received(NamedTuple):
         messages: complete text messages, in order.
         reply: bytes that must be written back now (pong, close).
         closed: the connection is over: after `reply` nothing is read or written.
+        frames: how many there were, of any kind.
     """
 
     messages: list[bytes]
     reply: bytes
     closed: bool
+    frames: int
 
 
 class FrameReader:
@@ -102,7 +104,8 @@ class FrameReader:
         core.receive_data(data)
         messages: list[bytes] = []
         closed = core.parser_exc is not None
-        for event in core.events_received():
+        events = core.events_received()
+        for event in events:
             if not isinstance(event, Frame):
                 continue
             if event.opcode in (TEXT, CONT):
@@ -116,7 +119,7 @@ class FrameReader:
             elif event.opcode not in _CONTROL:
                 core.fail(UNSUPPORTED, "text messages only")
                 closed = True
-        return Received(messages, b"".join(core.data_to_send()), closed)
+        return Received(messages, b"".join(core.data_to_send()), closed, len(events))
 
 
 _CONTROL = frozenset({9, 10})  # ping and pong: the core answers
