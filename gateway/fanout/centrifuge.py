@@ -5,6 +5,7 @@ Source: `definitions/client.proto` of github.com/centrifugal/protocol, and "clie
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from typing import Annotated
 
@@ -145,30 +146,33 @@ def decode(message: bytes) -> list[Command]:
 
 
 def _split(message: bytes) -> list[bytes]:
-    """Cut concatenated objects apart: a depth count outside of strings."""
+    """Cut concatenated objects apart, at the speed of C."""
     parts: list[bytes] = []
-    depth = start = 0
-    in_string = escaped = False
-    for index, byte in enumerate(message):
-        if in_string:
-            in_string = escaped or byte != _QUOTE
-            escaped = byte == _BACKSLASH and not escaped
-        elif byte == _QUOTE:
-            in_string = True
-        elif byte in b"{[":
-            depth += 1
-        elif byte in b"}]":
-            depth -= 1
-            if not depth:
-                parts.append(message[start : index + 1])
-                start = index + 1
-    rest = message[start:].strip()
-    if not parts or rest:
+    try:
+        text = message.decode()
+        at = _space(text, 0)
+        while at < len(text):
+            _, end = _scan(text, at)
+            parts.append(text[at:end].encode())
+            at = _space(text, end)
+    except (ValueError, RecursionError):
+        raise Malformed("not a sequence of JSON objects") from None
+    if not parts:
         raise Malformed("not a sequence of JSON objects")
     return parts
 
 
-_QUOTE, _BACKSLASH = b'"'[0], b"\\"[0]
+# Numbers stay text: only the ends matter here.
+_scan = json.JSONDecoder(parse_int=str, parse_float=str).raw_decode
+
+
+def _space(text: str, start: int) -> int:
+    while text[start : start + 1] in _BLANKS:
+        start += 1
+    return start
+
+
+_BLANKS = frozenset(" \t\r\n")
 
 
 class SubscribeResult(msgspec.Struct, omit_defaults=True):

@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from time import monotonic
 
 from gateway.errors import GatewayError
-from gateway.fanout import centrifuge, codes, limits
+from gateway.fanout import centrifuge, codes
 from gateway.fanout.channel_commands import ChannelCommands, Permissions, Refused
 from gateway.fanout.codes import Refusal
 from gateway.fanout.connecting import Closed, Connecting
@@ -92,15 +92,11 @@ class Commands:
 
     def _within_rate(self, session: Session, command: centrifuge.Command, method: str) -> bool:
         """Count a command; one that comes too fast is answered here."""
-        options = self._hub.options
-        session.paid_until, verdict = limits.spend(
-            session.paid_until, self._hub.loop.time(), rate=options.rate, burst=options.burst
-        )
+        verdict = session.charge(1)
         if verdict is Verdict.FINE:
             return True
         self._hub.counters.refused += 1
         if verdict is Verdict.FLOOD:
-            session.close(codes.TOO_MANY)
             return False
         if method == "unsubscribe":
             return True  # never refused: clients take that for a broken connection

@@ -75,11 +75,13 @@ class Received(NamedTuple):
         messages: complete text messages, in order.
         reply: bytes that must be written back now: pongs before the messages are answered, or a close after them.
         closed: the connection is over: after `reply` nothing is read or written.
+        frames: how many there were, of any kind.
     """
 
     messages: list[bytes]
     reply: bytes
     closed: bool
+    frames: int
 
 
 class FrameReader:
@@ -104,10 +106,12 @@ class FrameReader:
         core.receive_data(data)
         messages: list[bytes] = []
         over = False
-        for event in core.events_received():
+        events = core.events_received()
+        for event in events:
             if not over and isinstance(event, Frame):
                 over = self._take(event, messages)
-        return Received(messages, b"".join(core.data_to_send()), over or core.parser_exc is not None)
+        closed = over or core.parser_exc is not None
+        return Received(messages, b"".join(core.data_to_send()), closed, len(events))
 
     def _take(self, frame: Frame, messages: list[bytes]) -> bool:
         """Add the message a frame completes; True when nothing may follow."""

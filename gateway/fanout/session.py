@@ -13,9 +13,10 @@ import msgspec
 
 from gateway.auth.principals import Credential, Principal
 from gateway.errors import GatewayError
-from gateway.fanout import centrifuge, codes, resume
+from gateway.fanout import centrifuge, codes, limits, resume
 from gateway.fanout.connection import Connection, DuplexSink, Subscription
 from gateway.fanout.frames import MAX_MESSAGE
+from gateway.fanout.limits import Verdict
 from gateway.fanout.topic import Topic
 from gateway.fanout.wire import MAX_BATCH, Entry, encode_pub, fill, pushes
 
@@ -97,12 +98,28 @@ class Session(Connection):
             except centrifuge.Malformed:
                 self.close(codes.BAD_PROTOCOL)
             else:
-                self.backlog.extend(command for command in commands if command.method or command.id)
+                self.backlog.extend(command for command in commands if command.id or command.method)
+                # Pongs and what says nothing are not handled, so they are paid for here.
+                if len(self.backlog) < len(commands):
+                    self.charge(len(commands) - len(self.backlog))
             self.regulate()
         return bool(self.backlog) and not self.closing and self.paused_at is None
 
     def work(self) -> None:
         """Handle what waits, if anything does: whoever runs the commands goes on here."""
+
+    def charge(self, count: int) -> Verdict:
+        """Count what a client sends against its rate; one that floods is closed, one that goes on then is cut off."""
+        options = self.hub.options
+        self.paid_until, verdict = limits.spend(
+            self.paid_until, self.hub.loop.time(), count, rate=options.rate, burst=options.burst
+        )
+        if verdict is Verdict.FLOOD:
+            if self.closing:
+                self.abort()
+            else:
+                self.close(codes.TOO_MANY)
+        return verdict
 
     def regulate(self) -> None:
         """Listen to the client only while it reads its answers and we keep up with its commands."""

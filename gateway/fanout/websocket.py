@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from gateway.fanout.commands import Commands
     from gateway.fanout.hub import Hub
 
+_SLICE = 4096  # bytes read at once of what is not plain frames
+
 
 class WebSocketConnection(Session):
     """One WebSocket client; `wire` says whether it writes frames to a transport or messages to a sink."""
@@ -43,15 +45,24 @@ class WebSocketConnection(Session):
             if used == len(data):
                 return
             self._reader, data = FrameReader(self.limit), data[used:]
-        received = self._reader.feed(data)
+        for start in range(0, len(data), _SLICE):
+            if not self._read(self._reader, data[start : start + _SLICE]):
+                return
+        if self._reader is not None and self._reader.idle:
+            self._reader = None
+
+    def _read(self, reader: FrameReader, data: bytes) -> bool:
+        """Read a little of what is not plain: tiny frames take long. False when nothing more is to be read."""
+        received = reader.feed(data)
         if received.reply and not received.closed:
             self.sink.write(received.reply)
         for message in received.messages:
             self.receive(message)
         if received.closed:
             self.hang_up(received.reply)
-        elif self._reader.idle:
-            self._reader = None
+            return False
+        self.charge(received.frames)
+        return not self.sink.is_closing()
 
     def hang_up(self, last: bytes) -> None:
         """The peer has closed, or broke the protocol: the closing handshake is over, unless ours began it."""
@@ -67,6 +78,7 @@ class WebSocketConnection(Session):
             return
         self._awaiting_pong = False  # whatever a client says, it is alive
         if message == centrifuge.PING:
+            self.charge(1)
             return
         try:
             message.decode()

@@ -145,7 +145,7 @@ def test_mistakes_and_closes_end_with_the_right_code(data: bytes, code: int) -> 
 
 def test_empty_fragments_cost_nothing_and_what_came_before_a_mistake_is_kept() -> None:
     reader = FrameReader()
-    assert reader.feed(masked(Opcode.TEXT, b"a", fin=False)) == ([], b"", False)
+    assert reader.feed(masked(Opcode.TEXT, b"a", fin=False)) == ([], b"", False, 1)
     for _ in range(1000):
         reader.feed(masked(Opcode.CONT, b"", fin=False))
     assert reader._message == b"a"

@@ -87,6 +87,40 @@ async def test_a_client_far_over_its_rate_is_closed(start: StartNode) -> None:
         assert len(replies) < 25
 
 
+def tiny(opcode: Opcode, payload: bytes = b"", *, fin: bool = True) -> bytes:
+    return Frame(opcode, payload, fin).serialize(mask=True)
+
+
+@pytest.mark.parametrize(
+    "flood",
+    [
+        [tiny(Opcode.TEXT, b"{}")] * 20_000,
+        [tiny(Opcode.TEXT, b"{}\n" * 20_000)],
+        [tiny(Opcode.PING)] * 20_000,
+        [tiny(Opcode.TEXT, fin=False), *[tiny(Opcode.CONT, fin=False)] * 20_000],
+        [tiny(Opcode.TEXT, b'{"send":{}}\n' * 5000)],
+        [tiny(Opcode.TEXT, b'{"id":7}' * 8000)],
+    ],
+    ids=["pongs", "pongs in one message", "pings", "empty fragments", "sends", "unknown commands"],
+)
+async def test_no_kind_of_flood_holds_the_others_up(
+    start: StartNode, channels: ChannelStore, flood: list[bytes]
+) -> None:
+    node = await start(options=HubOptions(burst=500))
+    async with ws(node) as other, ws(node) as client:
+        await other.subscribe("open:a")
+        client.socket.transport.write(b"".join(flood))
+        for number in range(3):
+            sent = time.monotonic()
+            await publish(channels, "open:a", data=number)
+            await other.pubs(1)
+            assert time.monotonic() - sent < 1
+        await eventually(lambda: node.hub.counters.closed.get("3013"))
+        with pytest.raises(ConnectionClosed):
+            await collect(client, [])
+    await eventually(lambda: not node.hub.connections)
+
+
 async def test_a_client_whose_commands_are_all_refused_is_closed(start: StartNode) -> None:
     node = await start(options=HubOptions(errors=20))
     async with ws(node) as client:
@@ -174,6 +208,7 @@ async def test_messages_that_wait_are_bounded_in_bytes(start: StartNode) -> None
         assert sum(map(len, mine.inbox)) < 1024 * 1024
         sending.cancel()
         release.set()
+        client.socket.transport.abort()  # half a message is on its way
 
 
 def only_session(node: Node) -> WebSocketConnection:
