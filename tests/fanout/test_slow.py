@@ -117,8 +117,9 @@ async def test_a_slow_stream_is_caught_up_in_order(start: StartNode, channels: C
         buffer += await asyncio.wait_for(reader.read(65536), 5)
         *blocks, buffer = buffer.split(b"\n\n")
         for block in blocks:
-            if b"data: " in block:
-                event = json.loads(block.partition(b"data: ")[2])
+            data = block.partition(b"data: ")[2]
+            if data:
+                event = json.loads(data)
                 seen.append(event["data"][0])
                 skipped += event.get("skipped", 0)
     writer.transport.abort()
