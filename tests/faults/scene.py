@@ -121,5 +121,9 @@ async def scene(
     settings = Settings(redis_url=redis_url, channels=rules)
     names = [f"{namespace}:a", f"{namespace}:b"]
     with stack(through or redis_url, "memory://", folder, **SETTINGS) as product:
-        async with Store.open(settings) as store, Crowd([], names) as crowd:
-            yield Scene(product, Publisher(ChannelStore(store, settings), names, copies=copies), crowd)
+        try:
+            async with Store.open(settings) as store, Crowd([], names) as crowd:
+                yield Scene(product, Publisher(ChannelStore(store, settings), names, copies=copies), crowd)
+        finally:
+            # In a thread: a proxy in this loop must go on while gateways say goodbye to Redis.
+            await asyncio.to_thread(product.stop)
