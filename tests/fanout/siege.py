@@ -14,8 +14,9 @@ from gateway.settings import ChannelRules, Settings
 from gateway.store.channels import ChannelStore
 from gateway.store.redis import Store
 from tests.e2e.stack import Process, stack
+from tests.faults.readers import Socket, Stream
 from tests.faults.scene import SETTINGS, Publisher
-from tests.faults.subscribers import Crowd, Socket, Stream
+from tests.faults.subscribers import Crowd
 from tests.faults.wire import CLOSE, UPGRADE, Cutter
 from tests.support.servers import RedisServer
 

@@ -15,7 +15,8 @@ from gateway.settings import ChannelRules, Settings
 from gateway.store.channels import ChannelStore, Outgoing
 from gateway.store.redis import Store
 from tests.e2e.stack import Process, Stack, stack
-from tests.faults.subscribers import Crowd, Socket, Stream
+from tests.faults.readers import Socket, Stream
+from tests.faults.subscribers import Crowd
 
 RULES = {"open": 200_000, "short": 50}  # namespace → history size
 SETTINGS = {

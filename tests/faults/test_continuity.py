@@ -10,8 +10,8 @@ from urllib.parse import urlsplit
 import pytest
 from redis.asyncio import Redis
 
+from tests.faults.readers import Socket, Stream
 from tests.faults.scene import RULES, Scene, scene
-from tests.faults.subscribers import Socket, Stream
 from tests.support.proxy import TcpProxy
 from tests.support.servers import RedisServer
 

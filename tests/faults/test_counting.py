@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from tests.faults.subscribers import Crowd, Socket, Stream
+from tests.faults.readers import Socket, Stream
+from tests.faults.subscribers import Crowd
 
 TELL = -1
 
