@@ -3,29 +3,25 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import time
-from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack
 from dataclasses import dataclass
 
 import pytest
 from redis.asyncio import Redis
-from websockets.exceptions import ConnectionClosed, InvalidStatus
+from websockets.exceptions import InvalidStatus
 
 from gateway.auth.keys import KeyStore
 from gateway.auth.principals import Capability
 from gateway.auth.revocation import Revocations
 from gateway.auth.tickets import Tickets
 from gateway.errors import TokenRevoked, Unauthenticated
-from gateway.fanout.options import HubOptions
 from tests.fanout.conftest import StartNode
-from tests.fanout.support import Node, SseClient, WsClient, port_of, publish, settings_for, sse, token, ws
+from tests.fanout.endings import SOON, closed, goodbye, signed_in
+from tests.fanout.support import Node, port_of, publish, settings_for, sse, token, ws
 from tests.support.proxy import TcpProxy
-from tests.support.waiting import eventually
 
 PROMISED = 1.0  # seconds; the middle of several must keep it, a single one may meet a busy machine
-SOON = 5.0
 NEWS = (Capability(channels=("news",), allow=("sub",)),)
 
 
@@ -55,31 +51,6 @@ class Nodes:
 @pytest.fixture
 async def nodes(start: StartNode) -> Nodes:
     return Nodes(await start(), await start())
-
-
-async def closed(client: WsClient, limit: float = SOON) -> tuple[int, str]:
-    """Wait for the close, which must come in time."""
-    try:
-        async with asyncio.timeout(limit):
-            while True:
-                await client.socket.recv()
-    except ConnectionClosed as error:
-        return (error.rcvd.code, error.rcvd.reason) if error.rcvd else (1006, "")
-
-
-async def goodbye(stream: SseClient, limit: float = SOON) -> str:
-    event = await stream.event(limit)
-    assert event["event"] == "gateway.bye"
-    assert int(event["retry"]) > 0
-    assert await stream.reader.read() in (b"", b"0\r\n\r\n")
-    return str(json.loads(event["data"])["reason"])
-
-
-@asynccontextmanager
-async def signed_in(node: Node, credential: str) -> AsyncIterator[WsClient]:
-    async with ws(node, hello=False) as client:
-        assert "connect" in await client.connect(token=credential)
-        yield client
 
 
 async def test_a_users_connections_end_on_every_node(nodes: Nodes) -> None:
@@ -272,54 +243,3 @@ async def test_many_connections_are_swept_in_slices(nodes: Nodes) -> None:
         await nodes.revocations.revoke("default", "j", "one")
         assert set(await asyncio.gather(*(goodbye(stream, 5) for stream in streams))) == {"revoked"}
         assert time.monotonic() - began < 5
-
-
-async def test_an_expired_connection_is_warned_then_closed_and_resumes(start: StartNode) -> None:
-    node = await start(options=HubOptions(ping=5, connect=0.3, grace=1.0, probe=0.5))
-    async with signed_in(node, token("ann", ttl=1)) as client:
-        position = (await client.subscribe("open:1", recoverable=True))["subscribe"]
-        push = (await client.next())["push"]
-        assert push["refresh"] == {"expires": True, "ttl": 1}
-        assert (await closed(client, 5)) == (3005, "connection expired")
-    await publish(node.channels, "open:1", data="missed")
-    async with signed_in(node, token("ann")) as client:
-        again = await client.subscribe(
-            "open:1", recover=True, epoch=position["epoch"], offset=position.get("offset", 0)
-        )
-        assert again["subscribe"]["recovered"]
-        # It comes with the reply, or, had it not arrived yet at the node, right behind it.
-        missed = again["subscribe"].get("publications") or await client.pubs(1)
-        assert [pub["data"]["data"] for pub in missed] == ["missed"]
-
-
-async def test_a_client_that_refreshes_after_the_warning_stays(start: StartNode) -> None:
-    node = await start(options=HubOptions(ping=5, connect=0.3, grace=1.0))
-    loop = asyncio.get_running_loop()
-    began = loop.time()
-    async with signed_in(node, token("ann", ttl=1)) as client:
-        assert "refresh" in (await client.next())["push"]
-        assert (await client.ask(refresh={"token": token("ann")}))["refresh"]["ttl"] > 3000
-        await eventually(lambda: loop.time() > began + 2.5)  # past the end of the grace
-        assert "error" not in await client.ask(ping={})
-
-
-async def test_an_expired_stream_says_goodbye_and_resumes_with_a_new_ticket(start: StartNode) -> None:
-    node = await start()
-    tickets, authenticator = node.app.state.tickets, node.app.state.authenticator
-
-    async def ticket(ttl: float) -> str:
-        made = await tickets.issue(await authenticator.verify(token("ann", ttl=ttl, caps=NEWS)))
-        return str(made.ticket)
-
-    old = await ticket(1.0)
-    async with sse(node.port, f"channel=news&ticket={old}") as stream:
-        await stream.block()
-        await publish(node.channels, "news", data=1)
-        assert await stream.datas(1) == [1]
-        cursor = stream.last_id
-        assert await goodbye(stream, 3) == "expired"
-    await publish(node.channels, "news", data=2)
-    async with sse(node.port, f"channel=news&ticket={old}&last_event_id={cursor}") as stream:
-        assert stream.status == 401  # EventSource stops by itself; the page makes a new ticket
-    async with sse(node.port, f"channel=news&ticket={await ticket(60)}&last_event_id={cursor}") as stream:
-        assert await stream.datas(1) == [2]
