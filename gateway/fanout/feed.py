@@ -52,12 +52,13 @@ class Feed:
 
     Attributes:
         connected: the server has answered on the present connection.
+        node: where the present or last connection leads.
     """
 
     def __init__(self, url: str, listener: Listener) -> None:
         self._address = RedisAddress.parse(url)
         self._places = places(self._address)
-        self._node: Node | None = None  # where the present or last link leads
+        self.node: Node | None = None
         self._trusted_until = 0.0
         self._listener = listener
         self._wanted: dict[bytes, None] = {}
@@ -144,7 +145,7 @@ class Feed:
         loop = asyncio.get_running_loop()
         async with asyncio.timeout(CONNECT_TIMEOUT):
             try:
-                node = self._node = await self._places.find(avoid=self._node)
+                node = self.node = await self._places.find(avoid=self.node)
             except RedisConnectionError as error:
                 raise FeedError(str(error)) from None
             _, link = await loop.create_connection(

@@ -1,6 +1,6 @@
 """A client of a Redis Cluster: every command goes to the master of its key's slot.
 
-Not the driver's own (8.1), for reasons that were tried (docs/decisions/0005): it sends ASKING and the command
+Not the driver's own (8.1), for reasons found in its source (docs/decisions/0005): it sends ASKING and the command
 over two connections, closes every connection in use on CLUSTERDOWN and on each fifth MOVED, gives out connections
 that a restarted server has closed, and raises instead of waiting when a pool is used up.
 """

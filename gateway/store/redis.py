@@ -157,6 +157,17 @@ class Store:
                 await self.client.set(SHARDS, self.shards)
         self._agreed = True
 
+    async def check_at_start(self) -> None:
+        """`check`, except that Redis may be away; then the first script does it.
+
+        Raises:
+            ConfigurationError: as there.
+        """
+        try:
+            await self.check()
+        except StoreUnavailable:
+            log.warning("store.away")
+
     async def _insist_on_empty(self, known: int) -> None:
         for shard in range(known):
             if await self.client.exists(f"{tag(shard)}gen"):

@@ -161,6 +161,11 @@ class SentinelSetup:
         port = self.master_port()
         return next(server for server in self.servers if server.port == port)
 
+    def fail_over(self) -> None:
+        """Have the Sentinels promote the replica although the master is well."""
+        with Redis(port=self.sentinels[0].port) as client:
+            client.execute_command("SENTINEL", "FAILOVER", MASTER)
+
     def __enter__(self) -> Self:
         self.start()
         return self
