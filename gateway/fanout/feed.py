@@ -25,7 +25,7 @@ log = structlog.get_logger(__name__)
 PING_EVERY = 3.0
 SILENCE = 8.0  # seconds without a byte after which the connection is dead, whatever TCP believes
 CONNECT_TIMEOUT = 5.0
-MAX_BACKOFF = 5.0
+MAX_BACKOFF = 2.0
 DOUBT_EVERY = 30.0  # seconds between two links given up on suspicion: it costs a reading of every topic
 _NAMES_PER_COMMAND = 512
 

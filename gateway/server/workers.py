@@ -124,7 +124,9 @@ class Workers:
 
     async def _watch(self, process: asyncio.subprocess.Process, ours: socket.socket, index: int) -> None:
         ours.setblocking(False)
-        listened = await asyncio.get_running_loop().sock_recv(ours, 1) == READY  # nothing: it has ended
+        listened = False
+        with contextlib.suppress(OSError):
+            listened = await asyncio.get_running_loop().sock_recv(ours, 1) == READY  # nothing: it has ended
         if listened:
             self._ready.add(process)
             self._start_deaths = 0

@@ -6,7 +6,7 @@ from typing import Any
 
 from redis.asyncio import Connection, SSLConnection
 from redis.exceptions import ConnectionError as RedisConnectionError
-from redis.exceptions import ReadOnlyError
+from redis.exceptions import ReadOnlyError, ResponseError
 
 from gateway.store.address import Node, RedisAddress
 from gateway.store.client import Client, client
@@ -16,8 +16,8 @@ from gateway.store.places import Sentinels
 class _Following:
     """What a connection does differently; mixed into the driver's plain and TLS connections.
 
-    A connection to a former master is not used again: neither after it answered READONLY, nor when another
-    connection has learnt of a new one.
+    A connection to a former master is not used again: neither after it answered READONLY or NOREPLICAS (its
+    replica has been promoted), nor when another connection has learnt of a new one.
     """
 
     host: str
@@ -46,11 +46,12 @@ class _Following:
         return bool(await super().can_read_destructive())  # type: ignore[misc] # as above
 
     async def read_response(self, *arguments: Any, **options: Any) -> Any:  # noqa: ANN401 - the driver's own
-        """Read an answer; one that says we talk to a replica ends the connection."""
+        """Read an answer; one that a former master gives ends the connection."""
         try:
             return await super().read_response(*arguments, **options)  # type: ignore[misc] # as above
-        except ReadOnlyError:
-            await self.disconnect()  # type: ignore[attr-defined] # as above
+        except ResponseError as error:
+            if isinstance(error, ReadOnlyError) or str(error).startswith("NOREPLICAS"):
+                await self.disconnect()  # type: ignore[attr-defined] # as above
             raise
 
 
