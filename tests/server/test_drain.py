@@ -66,8 +66,9 @@ async def test_a_thousand_connections_leave_spread_out(settings: Settings) -> No
         assert running.server is not None
         began = time.monotonic()
         running.server.stop()
-        left = await asyncio.gather(*(gone(client) for client in sockets))
-        said = await asyncio.gather(*(bye(client) for client in streams))
+        left, said = await asyncio.gather(
+            asyncio.gather(*(gone(client) for client in sockets)), asyncio.gather(*(bye(client) for client in streams))
+        )
     assert {code for _, code in left} == {3001}
     times = sorted(at - began for at, _ in (*left, *said))
     # Evenly: a quarter of them each quarter of the time, give or take; nobody waits much longer than the whole.
