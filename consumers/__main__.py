@@ -54,6 +54,7 @@ async def _work(module: str, pool: str, concurrency: int, grace: float) -> None:
     if not any(task.pool == pool for task in tasks.values()):
         raise ConfigurationError(f"the module {module!r} registers no task of the pool {pool!r}")
     async with Store.open(settings) as store, open_queue(settings) as queue:
+        await store.check_at_start()
         jobs = JobStore(store)
         plan = Plan(tasks=tasks, module=module, pool=pool, concurrency=concurrency, grace=grace)
         worker = Worker(queue, jobs, Rebuilder(jobs, ChannelStore(store, settings), settings), settings, plan)

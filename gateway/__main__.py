@@ -14,6 +14,8 @@ from gateway import __version__
 from gateway.commands import keys, token
 from gateway.errors import ConfigurationError, GatewayError
 
+_PAUSE = "Seconds between readiness going away and the listener closing, so that balancers notice."
+
 
 @click.group()
 @click.version_option(__version__)
@@ -40,11 +42,24 @@ def dev(host: str, port: int, data: Path, concurrency: int) -> None:
 @main.command()
 @click.option("--host", default="127.0.0.1", show_default=True)
 @click.option("--port", default=8000, show_default=True, type=click.IntRange(0, 65535), help="0 takes a free one.")
-def serve(host: str, port: int) -> None:
+@click.option("--workers", default=1, show_default=True, type=click.IntRange(1, 64), help="Processes on the port.")
+@click.option("--pause", default=0.0, show_default=True, type=click.FloatRange(0, 300), help=_PAUSE)
+@click.option("--certificate", type=str, help="PEM file with the TLS certificate and its chain.")
+@click.option("--key", type=str, help="PEM file with its key, when it is another.")
+@click.option("--inherit", hidden=True, help="For the workers.")
+def serve(
+    *, host: str, port: int, workers: int, pause: float, certificate: str | None, key: str | None, inherit: str | None
+) -> None:
     """Run the web process."""
-    from gateway.serve import run_serve  # noqa: PLC0415 - the other commands need no web server
+    from gateway.serve import run_serve, run_worker  # noqa: PLC0415 - the other commands need no web server
+    from gateway.server.run import ServerOptions  # noqa: PLC0415 - as above
+    from gateway.server.workers import Inherited  # noqa: PLC0415 - as above
 
-    run(run_serve(host, port))
+    options = ServerOptions(host=host, port=port, pause=pause, certificate=certificate, key=key)
+    if inherit is None:
+        run(run_serve(options, workers))
+    else:
+        run(run_worker(options, Inherited(*map(int, inherit.split(",")))))
 
 
 def run(program: Coroutine[None, None, None]) -> None:

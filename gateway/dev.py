@@ -83,6 +83,7 @@ def _kept(path: Path, prefix: str) -> str:
 @asynccontextmanager
 async def _worker(settings: Settings, queue: JobQueue, concurrency: int) -> AsyncIterator[None]:
     async with Store.open(settings) as store:
+        await store.check_at_start()
         jobs = JobStore(store)
         if settings.amqp_url.startswith("memory:"):
             await _requeue(jobs)

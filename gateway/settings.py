@@ -17,6 +17,7 @@ from urllib.parse import urlsplit
 import msgspec
 
 from gateway.errors import ConfigurationError
+from gateway.store.address import RedisAddress
 
 PREFIX = "GATEWAY_"
 _DAY = 86_400
@@ -75,7 +76,7 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     """Everything an operator can set. Durations are seconds.
 
     Attributes:
-        redis_url: `redis://`, `rediss://`.
+        redis_url: a server, a master behind Sentinels or a Cluster; see `gateway.store.address`.
         shards: hash tags the tenants are spread over; set once, before there is data.
         amqp_url: `amqp://`, `amqps://`, or `memory://` for the in-process queue of `gateway dev`.
         rabbitmq_api_url: the management API, for `doctor` and depths.
@@ -234,8 +235,8 @@ def _convert(values: Mapping[str, Any]) -> Settings:
 
 
 def _check(settings: Settings) -> None:
+    RedisAddress.parse(settings.redis_url)
     schemes = {
-        "redis_url": ("redis", "rediss"),
         "amqp_url": ("amqp", "amqps", "memory"),
         "rabbitmq_api_url": ("http", "https"),
     }

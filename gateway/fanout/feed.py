@@ -12,17 +12,21 @@ import socket
 import ssl
 from collections.abc import Callable
 from typing import Protocol, Self, cast
-from urllib.parse import unquote, urlsplit
 
 import hiredis
 import structlog
+from redis.exceptions import ConnectionError as RedisConnectionError
+
+from gateway.store.address import Node, RedisAddress
+from gateway.store.places import places
 
 log = structlog.get_logger(__name__)
 
 PING_EVERY = 3.0
 SILENCE = 8.0  # seconds without a byte after which the connection is dead, whatever TCP believes
 CONNECT_TIMEOUT = 5.0
-MAX_BACKOFF = 5.0
+MAX_BACKOFF = 2.0
+DOUBT_EVERY = 30.0  # seconds between two links given up on suspicion: it costs a reading of every topic
 _NAMES_PER_COMMAND = 512
 
 
@@ -48,10 +52,14 @@ class Feed:
 
     Attributes:
         connected: the server has answered on the present connection.
+        node: where the present or last connection leads.
     """
 
     def __init__(self, url: str, listener: Listener) -> None:
-        self._target = urlsplit(url)
+        self._address = RedisAddress.parse(url)
+        self._places = places(self._address)
+        self.node: Node | None = None
+        self._trusted_until = 0.0
         self._listener = listener
         self._wanted: dict[bytes, None] = {}
         self._queued: dict[bytes, bool] = {}
@@ -80,6 +88,18 @@ class Feed:
         """Want it no more."""
         self._wanted.pop(name, None)
         self._queue(name, wanted=False)
+
+    def doubt(self) -> None:
+        """Something published a while ago has not come although the link lives.
+
+        It may lead to a server nobody publishes on any more: a master that was replaced behind our back, a node
+        that was cut off from its Cluster. Where there are others, another is tried.
+        """
+        now = asyncio.get_running_loop().time()
+        if self._link is None or self._paused or not self._places.movable or now < self._trusted_until:
+            return
+        self._trusted_until = now + DOUBT_EVERY
+        self._link.end("what is published does not arrive")
 
     def pause(self) -> None:
         """Stop reading: the server buffers, and cuts us off when that is not enough."""
@@ -124,11 +144,12 @@ class Feed:
         """Connect, subscribe to everything wanted, and stay until the connection is lost."""
         loop = asyncio.get_running_loop()
         async with asyncio.timeout(CONNECT_TIMEOUT):
+            try:
+                node = self.node = await self._places.find(avoid=self.node)
+            except RedisConnectionError as error:
+                raise FeedError(str(error)) from None
             _, link = await loop.create_connection(
-                lambda: Link(loop, self._listener, self._alive),
-                self._target.hostname or "127.0.0.1",
-                self._target.port or 6379,
-                ssl=ssl.create_default_context() if self._target.scheme == "rediss" else None,
+                lambda: Link(loop, self._listener, self._alive), node.host, node.port, ssl=self._tls()
             )
         self._link = link
         try:
@@ -137,17 +158,21 @@ class Feed:
         finally:
             link.transport.abort()
 
+    def _tls(self) -> ssl.SSLContext | None:
+        return ssl.create_default_context(cafile=self._address.authority) if self._address.tls else None
+
     def _alive(self) -> None:
         self.connected = True
 
     def _greet(self, link: Link) -> None:
-        target = self._target
-        if target.password:
-            names = [unquote(target.username)] if target.username else []
-            link.send(b"AUTH", *(part.encode() for part in [*names, unquote(target.password)]))
-        database = target.path.strip("/")
-        if database not in ("", "0"):
-            link.send(b"SELECT", database.encode())
+        address = self._address
+        if address.password:
+            names = [address.username] if address.username else []
+            link.send(b"AUTH", *(part.encode() for part in [*names, address.password]))
+        if address.database:
+            link.send(b"SELECT", b"%d" % address.database)
+        if address.kind == "sentinel":
+            link.send(b"ROLE")  # a Sentinel may be behind: see `Link`
         link.send(b"PING")
         link.command(b"SUBSCRIBE", list(self._wanted))
 
@@ -184,7 +209,7 @@ class Link(asyncio.Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Tell the keeper."""
-        self._end(str(exc) if exc else "the server closed the connection")
+        self.end(str(exc) if exc else "the server closed the connection")
 
     def send(self, *parts: bytes) -> None:
         """Send one command."""
@@ -203,7 +228,7 @@ class Link(asyncio.Protocol):
         try:
             reader.feed(data)
             reply = reader.gets()
-            while reply is not False:
+            while reply is not False and not self.lost.done():
                 if type(reply) is list and reply[0] == b"message":
                     messages.append((reply[1], reply[2]))
                 else:
@@ -213,18 +238,22 @@ class Link(asyncio.Protocol):
                     self._control(reply)
                 reply = reader.gets()
         except hiredis.HiredisError as error:
-            self._end(f"the server's answer cannot be read: {error}")
+            self.end(f"the server's answer cannot be read: {error}")
         if messages:
             self._listener.on_messages(messages)
 
     def _control(self, reply: object) -> None:
         if isinstance(reply, hiredis.ReplyError):
-            self._end(f"the server refused: {reply}")
+            self.end(f"the server refused: {reply}")
+            return
+        if isinstance(reply, list) and reply[0] == b"slave":
+            self.end("the server is a replica")
             return
         if isinstance(reply, list) and reply[0] == b"subscribe":
             self._listener.on_subscribed(reply[1])
         self._alive()
 
-    def _end(self, reason: str) -> None:
+    def end(self, reason: str) -> None:
+        """Let the keeper give this connection up."""
         if not self.lost.done():
             self.lost.set_result(reason)

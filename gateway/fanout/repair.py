@@ -117,6 +117,7 @@ class Repairer:
         else:
             log.warning("topic.behind", channel=topic.channel, offset=topic.head, store=seen.offset)
             self.need(topic)
+            self._hub.feed.doubt()
 
 
 def _has(topic: Topic, seen: Position) -> bool:

@@ -7,7 +7,6 @@ no binary strings).
 
 from __future__ import annotations
 
-import asyncio
 import hashlib
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -16,28 +15,37 @@ from typing import Any, Self
 
 import msgspec
 import structlog
-from redis.asyncio import BlockingConnectionPool, Redis
-from redis.asyncio.retry import Retry
-from redis.backoff import NoBackoff
-from redis.exceptions import BusyLoadingError, NoScriptError, OutOfMemoryError, ReadOnlyError, RedisError
+from redis.exceptions import (
+    AskError,
+    BusyLoadingError,
+    ClusterDownError,
+    NoScriptError,
+    OutOfMemoryError,
+    ReadOnlyError,
+    RedisError,
+    TryAgainError,
+)
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import TimeoutError as RedisTimeoutError
-from redis.maint_notifications import MaintNotificationsConfig
 
-from gateway.errors import GatewayError, StoreUnavailable
+from gateway.errors import ConfigurationError, GatewayError, StoreUnavailable
 from gateway.settings import Settings
+from gateway.store.address import RedisAddress
+from gateway.store.client import Client, client
+from gateway.store.cluster import ClusterClient
+from gateway.store.sentinel import sentinel_client
 from gateway.store.shards import shard_of, tag
 
 log = structlog.get_logger(__name__)
 
-MAX_CONNECTIONS = 64
-COMMAND_TIMEOUT = 5.0
-CONNECT_TIMEOUT = 2.0
+SHARDS = "{keys}:shards"  # how many this Redis was first used with
 
 _encode: Callable[[object], bytes] = msgspec.msgpack.Encoder().encode
 # Answers of a server that is there and cannot write: no disk, no memory, no replica, not the master. It is away for us.
 _UNABLE = ("OOM", "MISCONF", "NOREPLICAS", "MASTERDOWN", "CLUSTERDOWN", "TRYAGAIN", "BUSY", "READONLY", "LOADING")
 _AWAY = (RedisConnectionError, RedisTimeoutError, BusyLoadingError, ReadOnlyError)
+# Of a Cluster: nobody serves the slot, or it is between two nodes.
+_ADRIFT = (ClusterDownError, TryAgainError, AskError)
 
 
 class Script:
@@ -58,69 +66,29 @@ class Script:
 _PRELUDE = resources.files("gateway.store").joinpath("lua/prelude.lua").read_text()
 
 
-class _Client(Redis):
-    """A client whose commands finish although their caller is cancelled.
-
-    The driver (8.1) can lose a cancellation that meets an arriving answer, and leaves the next user of the
-    connection an error: a caller that gives up must not touch the connection.
-    """
-
-    def __init__(self, *arguments: Any, **options: Any) -> None:  # noqa: ANN401 - the driver's own
-        super().__init__(*arguments, **options)
-        self._running: set[asyncio.Task[Any]] = set()
-
-    async def execute_command(self, *arguments: Any, **options: Any) -> Any:  # noqa: ANN401 - the driver's own
-        """Run one command to its end."""
-        task = asyncio.get_running_loop().create_task(super().execute_command(*arguments, **options))  # type: ignore[no-untyped-call] # the driver's
-        self._running.add(task)
-        task.add_done_callback(self._done)
-        return await asyncio.shield(task)
-
-    def _done(self, task: asyncio.Task[Any]) -> None:
-        self._running.discard(task)
-        if not task.cancelled():
-            task.exception()  # seen, also when nobody waits any more
-
-    async def settle(self) -> None:
-        """Wait for commands whose callers have gone."""
-        if self._running:
-            await asyncio.wait(self._running)
-
-
 class Store:
-    """One Redis, seen through scripts.
+    """One Redis, whatever it consists of, seen through scripts.
 
     Attributes:
-        client: for the few plain commands a feature needs; wrap them in `guard`.
+        client: for the few plain commands a feature needs, each with a key; wrap them in `guard`.
         shards: how many hash tags the tenants are spread over.
     """
 
-    def __init__(self, client: Redis, shards: int) -> None:
+    def __init__(self, client: Client, shards: int) -> None:
         self.client = client
         self.shards = shards
+        self._cluster = client if isinstance(client, ClusterClient) else None
+        self._agreed = False
 
     @classmethod
     @asynccontextmanager
     async def open(cls, settings: Settings) -> AsyncIterator[Self]:
-        """Open a pool. It connects when used, so a start does not wait for Redis."""
-        pool = BlockingConnectionPool.from_url(
-            settings.redis_url,
-            max_connections=MAX_CONNECTIONS,
-            timeout=COMMAND_TIMEOUT,
-            socket_timeout=COMMAND_TIMEOUT,
-            socket_connect_timeout=CONNECT_TIMEOUT,
-            socket_keepalive=True,
-            # Off: with it the driver does not notice that an idle connection was closed, and its next user fails.
-            maint_notifications_config=MaintNotificationsConfig(enabled=False),
-            # A repeated command is a decision: only the caller knows whether the script may run twice.
-            retry=Retry(NoBackoff(), 0),
-        )
-        client = _Client(connection_pool=pool)
+        """Open the connections. They are made when used, so a start does not wait for Redis."""
+        client = _client(RedisAddress.parse(settings.redis_url))
         try:
             yield cls(client, settings.shards)
         finally:
             await client.settle()
-            await client.aclose(close_connection_pool=True)
 
     def tag(self, tenant: str) -> str:
         """Return the tag of the shard a tenant lives on."""
@@ -140,7 +108,7 @@ class Store:
         """
         try:
             yield
-        except _AWAY as error:
+        except (*_AWAY, *_ADRIFT) as error:
             raise StoreUnavailable from error
         except OutOfMemoryError as error:
             log.error("store.out_of_memory")  # noqa: TRY400 - the traceback says nothing more
@@ -159,12 +127,73 @@ class Store:
             StoreUnavailable: Redis is away; whether the script ran is not known.
             GatewayError: the script failed.
         """
+        if not self._agreed:
+            await self._agree()
         packed = _encode(arguments)
+        keys = self._keys(shard_tag)
         async with self.guard():
             try:
-                return await self.client.evalsha(script.sha, 1, shard_tag, packed)
+                return await self.client.evalsha(script.sha, len(keys), *keys, packed)
             except NoScriptError:
-                return await self.client.eval(script.source, 1, shard_tag, packed)
+                return await self.client.eval(script.source, len(keys), *keys, packed)
+
+    def _keys(self, shard_tag: str) -> tuple[str, ...]:
+        # On a Cluster two keys that never exist: while the slot migrates, neither node will run the script
+        # (TRYAGAIN). With one, the importing node would, on an empty shard (docs/decisions/0005).
+        return (shard_tag, shard_tag + "*") if self._cluster else (shard_tag,)
+
+    async def check(self) -> None:
+        """Compare our number of shards with the one this Redis was first used with, and settle it the first time.
+
+        Raises:
+            ConfigurationError: they differ and there is data: tenants would not find theirs.
+            StoreUnavailable: Redis is away; the first script asks again.
+        """
+        async with self.guard():
+            said = await self.client.set(SHARDS, self.shards, nx=True, get=True)
+            known = self.shards if said is None else int(said)
+            if known != self.shards:
+                await self._insist_on_empty(known)
+                await self.client.set(SHARDS, self.shards)
+        self._agreed = True
+
+    async def check_at_start(self) -> None:
+        """`check`, except that Redis may be away; then the first script does it.
+
+        Raises:
+            ConfigurationError: as there.
+        """
+        try:
+            await self.check()
+        except StoreUnavailable:
+            log.warning("store.away")
+
+    async def _insist_on_empty(self, known: int) -> None:
+        for shard in range(known):
+            if await self.client.exists(f"{tag(shard)}gen"):
+                raise ConfigurationError(
+                    f"GATEWAY_SHARDS is {self.shards}, but this Redis holds the data of {known}: "
+                    f"set it to {known}, or use an empty Redis"
+                )
+
+    async def _agree(self) -> None:
+        try:
+            await self.check()
+        except ConfigurationError as error:
+            # Redis was away when the process started: too late to refuse the start, never too late to refuse.
+            log.error("store.shards_differ", reason=str(error))  # noqa: TRY400 - the traceback says nothing more
+            raise StoreUnavailable from error
+
+    async def servers(self) -> list[Client]:
+        """Return a client of each server that holds data, for commands without a key.
+
+        Raises:
+            StoreUnavailable: a Cluster does not say who they are.
+        """
+        if self._cluster is None:
+            return [self.client]
+        async with self.guard():
+            return [self._cluster.at(node) for node in await self._cluster.slots.masters()]
 
     async def say(self, channel: bytes, payload: bytes) -> int:
         """Publish to a pub/sub channel; returns how many subscribers got it. Raises StoreUnavailable."""
@@ -172,6 +201,30 @@ class Store:
             return int(await self.client.publish(channel, payload))
 
     async def ping(self) -> None:
-        """Ask whether Redis answers; raises StoreUnavailable when not."""
-        async with self.guard():
-            await self.client.ping()
+        """Ask whether Redis answers; of a Cluster, whether anyone does: the tenants of the others can be served.
+
+        Raises:
+            StoreUnavailable: it does not.
+        """
+        if not self._agreed:
+            await self._agree()
+        away: Exception = StoreUnavailable()
+        for server in await self.servers():
+            try:
+                async with self.guard():
+                    await server.ping()
+            except StoreUnavailable as error:
+                away = error
+            else:
+                return
+        raise away
+
+
+def _client(address: RedisAddress) -> Client:
+    match address.kind:
+        case "single":
+            return client(address, address.nodes[0])
+        case "sentinel":
+            return sentinel_client(address)
+        case "cluster":
+            return ClusterClient(address)

@@ -81,7 +81,7 @@ async def test_unknown_tickets(tickets: Tickets, ticket: str) -> None:
 
 async def test_only_the_hash_is_stored_and_it_ends_with_the_principal(tickets: Tickets, store: Store) -> None:
     ticket, ends = await tickets.issue(ann(time.time() + 100))
-    (name,) = [name async for name in store.client.scan_iter()]
+    (name,) = [name async for name in store.client.scan_iter(match=TAG + "*")]
     assert name == (TAG + ticket_hash(ticket)).encode()
     assert ticket not in str(await store.client.hgetall(name))
     assert 90_000 < await store.client.pttl(name) <= 100_000

@@ -19,9 +19,13 @@ _METHOD_FRAME = b"\x01"  # Connection.Start; a refused version is answered with 
 
 
 class RedisServer:
-    """A redis-server as an operator would run it: AOF every second, noeviction. Data survives `restart`."""
+    """A redis-server as an operator would run it: AOF every second, noeviction. Data survives `restart`.
 
-    def __init__(self) -> None:
+    `options` are further lines of its configuration, with _ for -.
+    """
+
+    def __init__(self, **options: str) -> None:
+        self.options = {name.replace("_", "-"): value for name, value in options.items()}
         self.port = free_port()
         self._folder = Path(tempfile.mkdtemp(prefix="gateway-redis-"))
         self._remove = weakref.finalize(self, shutil.rmtree, self._folder, ignore_errors=True)
@@ -44,6 +48,7 @@ class RedisServer:
             "appendfsync": "everysec",
             "save": "",
             "maxmemory-policy": "noeviction",
+            **self.options,
         }
         arguments = [word for name, value in options.items() for word in (f"--{name}", value)]
         child = self._child = Child([command, *arguments], self._folder)

@@ -1,6 +1,7 @@
 -- Act on what is due. A: limit, lease_ms (for whoever publishes), publish (false while the broker is away), blocked
 -- (set of '<pool>.<priority>' whose queue is full), put_off_ms (for what cannot be published now).
 -- Answers {ms until the next entry, or -1; number of lost leases; entries that failed, one a line; messages …}.
+generation()   -- a new master learns within a moment that it is one, also when nobody publishes
 local answer, lost, failed, size = {0, 0, ''}, 0, '', 0
 local MOST = 4 * 1024 * 1024   -- bytes of messages in one answer
 

@@ -1,0 +1,89 @@
+"""Clients of one Redis server each: what every connection of the store is made with."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Coroutine
+from typing import Any
+
+from redis.asyncio import BlockingConnectionPool, Connection, Redis, SSLConnection
+from redis.asyncio.retry import Retry
+from redis.backoff import NoBackoff
+from redis.maint_notifications import MaintNotificationsConfig
+
+from gateway.store.address import Node, RedisAddress
+
+MAX_CONNECTIONS = 64
+COMMAND_TIMEOUT = 5.0
+CONNECT_TIMEOUT = 2.0
+
+
+class Client(Redis):
+    """A client whose commands finish although their caller is cancelled.
+
+    The driver (8.1) can lose a cancellation that meets an arriving answer, and leaves the next user of the
+    connection an error: a caller that gives up must not touch the connection.
+    """
+
+    def __init__(self, *arguments: Any, **options: Any) -> None:  # noqa: ANN401 - the driver's own
+        super().__init__(*arguments, **options)
+        self._running: set[asyncio.Task[Any]] = set()
+
+    async def execute_command(self, *arguments: Any, **options: Any) -> Any:  # noqa: ANN401 - the driver's own
+        """Run one command to its end."""
+        return await self.finish(super().execute_command(*arguments, **options))  # type: ignore[no-untyped-call] # the driver's
+
+    async def finish(self, work: Coroutine[Any, Any, Any]) -> Any:  # noqa: ANN401 - what a command answers
+        """Run something that uses the connections to its end."""
+        task = asyncio.get_running_loop().create_task(work)
+        self._running.add(task)
+        task.add_done_callback(self._done)
+        return await asyncio.shield(task)
+
+    def _done(self, task: asyncio.Task[Any]) -> None:
+        self._running.discard(task)
+        if not task.cancelled():
+            task.exception()  # seen, also when nobody waits any more
+
+    async def settle(self) -> None:
+        """Wait for commands whose callers have gone, and close the connections."""
+        if self._running:
+            await asyncio.wait(self._running)
+        await self.aclose(close_connection_pool=True)
+
+
+def client(
+    address: RedisAddress,
+    node: Node,
+    *,
+    timeout: float = COMMAND_TIMEOUT,
+    connections: int = MAX_CONNECTIONS,
+    **options: Any,  # noqa: ANN401 - the driver's own
+) -> Client:
+    """Return a client of one server. It connects when used; `timeout` (seconds) is each command's.
+
+    `options` win over what the address says.
+    """
+    chosen: dict[str, Any] = {
+        "connection_class": SSLConnection if address.tls else Connection,
+        "host": node.host,
+        "port": node.port,
+        "username": address.username,
+        "password": address.password,
+        "db": address.database,
+        **({"ssl_ca_certs": address.authority} if address.tls else {}),
+        **options,
+    }
+    pool = BlockingConnectionPool(
+        max_connections=connections,
+        timeout=timeout,
+        socket_timeout=timeout,
+        socket_connect_timeout=min(timeout, CONNECT_TIMEOUT),
+        socket_keepalive=True,
+        # Off: with it the driver does not notice that an idle connection was closed, and its next user fails.
+        maint_notifications_config=MaintNotificationsConfig(enabled=False),
+        # A repeated command is a decision: only the caller knows whether the script may run twice.
+        retry=Retry(NoBackoff(), 0),
+        **chosen,
+    )
+    return Client(connection_pool=pool)
