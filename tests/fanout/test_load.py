@@ -11,6 +11,7 @@ import pytest
 
 from gateway.events import draft
 from gateway.fanout import hub, pump
+from gateway.fanout.options import HubOptions
 from gateway.fanout.session import Session
 from gateway.fanout.stats import gauges
 from gateway.fanout.topic import RING_COUNT
@@ -94,7 +95,7 @@ async def test_the_feed_waits_while_a_topic_has_too_much_to_write(
 
 
 async def test_a_client_that_does_not_read_its_answers_is_not_listened_to(start: StartNode) -> None:
-    node: Node = await start()
+    node: Node = await start(options=HubOptions(burst=1_000_000))
     async with ws(node, max_queue=(1, 0)) as client:
         message = "\n".join(json.dumps({"id": n, "history": {"channel": "open:a"}}) for n in range(100, 300))
 
