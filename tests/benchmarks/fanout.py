@@ -76,7 +76,7 @@ class Bench:
         stopped, recorded = more.get("stopped", 0), more.get("recorded", True)
         reading = subscribers - stopped
         expected = count * reading // channels
-        limit = (count / rate if rate else 0) + 6
+        limit = (count / rate if rate else 20) + 6
         with peer:
             load = peer.load(kind, subscribers, channels)
             fan = Fan(self.tools.fan, load, expected=expected, limit=limit, stopped=stopped)
