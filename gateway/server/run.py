@@ -148,7 +148,7 @@ class GatewayServer(uvicorn.Server):
 def _calm_collector() -> None:
     """Look for cycles less often: thousands of connections and rings live long, and nearly nothing of it is a cycle.
 
-    With Python's own thresholds a process with 10,000 topics spends a third of its time looking through them.
+    With Python's own thresholds a process with 10,000 topics spends some quarter of its time on it.
     """
     gc.collect()
     gc.freeze()  # modules and application stay anyway
