@@ -38,7 +38,7 @@ faults: $(VENV)/.dev
 	$(BIN)/pytest -m 'faults or faults_long' $(ARGS)
 
 bench: $(VENV)/.dev
-	sh tests/setup.sh
+	sh tests/setup.sh bench
 	$(BIN)/python tests/benchmarks/run.py $(ARGS)
 
 format: $(VENV)/.dev

@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 import secrets
 import time
+from sys import intern
 from typing import Annotated, NamedTuple
 
 import msgspec
@@ -133,11 +134,12 @@ def parse_live(payload: bytes) -> Publication:
     """
     header, _, event = payload.partition(b"\n")
     _, epoch, offset, sequence, _, type_, key, info = header.split(b" ", 7)
+    # Rings hold thousands of these: texts that are always the same are there once.
     return Publication(
-        epoch.decode(),
+        intern(epoch.decode()),
         int(offset),
         int(sequence),
-        type_.decode(),
+        intern(type_.decode()),
         "" if key == b"-" else key.decode(),
         b"" if info == b"-" else info,
         event,

@@ -1,8 +1,10 @@
 #!/bin/sh
 # Makes sure the servers and tools the tests start are on this machine. Does nothing, quickly, when they are.
 # On Debian or Ubuntu as root it installs what is missing; elsewhere it says what to install and fails.
+# `setup.sh bench` also wants what the benchmarks compile and compare with.
 set -eu
 cd "$(dirname "$0")"
+FOR=${1:-tests}
 
 POLICY=/usr/sbin/policy-rc.d
 
@@ -14,6 +16,10 @@ missing() {
     have chromium || have chromium-browser || echo chromium
     have node || echo nodejs
     have npm || echo npm
+    [ "$FOR" = bench ] || return 0
+    have cc || echo gcc libc6-dev
+    # nchan is packaged for Debian and Ubuntu only; elsewhere the tables do without its rows.
+    ! have apt-get || [ -e /usr/lib/nginx/modules/ngx_nchan_module.so ] || echo nginx-light libnginx-mod-nchan
 }
 
 restore_policy() {

@@ -13,7 +13,9 @@ from uvicorn.protocols.utils import get_client_addr
 
 from gateway.server.admission import Admission, TurnAway
 from gateway.server.handover import EXTENSION, GONE, Factory, give
+from gateway.server.handshake import usual_key
 from gateway.server.heads import MAX_BYTES, Heads
+from gateway.server.websocket import WebSocketProtocol
 
 log = structlog.get_logger(__name__)
 
@@ -151,6 +153,18 @@ class HttpProtocol(HttpToolsProtocol):
         super().on_response_complete()
         if self._asking and self._answered():
             self._heads.wait(self)
+
+    def handle_websocket_upgrade(self) -> None:
+        """Hand a usual handshake on as it was parsed; uvicorn would write it down and have it read again."""
+        key = usual_key(self.scope["method"], self.scope["http_version"], self.headers)
+        if key is None:
+            super().handle_websocket_upgrade()
+            return
+        self.connections.discard(self)
+        protocol = WebSocketProtocol(config=self.config, server_state=self.server_state, app_state=self.app_state)
+        protocol.connection_made(self.transport)
+        protocol.begin(key, self.url, self.headers)
+        self.transport.set_protocol(protocol)
 
     def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:  # noqa: ANN401 - uvicorn's union of ASGI types
         self._running = cycle

@@ -9,15 +9,23 @@ from __future__ import annotations
 import asyncio
 import json
 import statistics
+import tempfile
 import time
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import ExitStack, asynccontextmanager
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import httpx
+from rich.console import Console
+from rich.table import Table
 from websockets.asyncio.client import connect
 
-from tests.e2e.stack import client
+from tests.e2e.stack import ROOT_KEY, Stack, client, stack
+from tests.support.servers import RabbitServer, RedisServer
+
+ROUNDS = 3
+COLUMNS = ("p50_ms", "p95_ms", "p99_ms", "jobs_per_s")
 
 LATENCY_JOBS = 300
 THROUGHPUT_JOBS = 2000
@@ -119,3 +127,45 @@ async def _throughput(http: httpx.AsyncClient, arrivals: Arrivals) -> float:
         ids += [item["job"]["id"] for item in answer.json()["jobs"]]
     arrived = await arrivals.of(ids)
     return len(ids) / (max(arrived) - began)
+
+
+def run() -> dict[str, dict[str, float]]:
+    """Measure `echo` through RabbitMQ and Redis, beside the in-process queue of `gateway dev`."""
+    with ExitStack() as opened:
+        folder = Path(opened.enter_context(tempfile.TemporaryDirectory()))
+        redis_server = opened.enter_context(RedisServer())
+        rabbit_server = opened.enter_context(RabbitServer())
+        product = opened.enter_context(stack(redis_server.url, rabbit_server.url, folder, GATEWAY_LEASE="15"))
+        targets = [_distributed(product), _in_process(product, folder)]
+        rounds: dict[str, list[dict[str, float]]] = {target.name: [] for target in targets}
+        for _ in range(ROUNDS):
+            for target in targets:
+                rounds[target.name].append(asyncio.run(measure(target)))
+    return {name: _median(found) for name, found in rounds.items()}
+
+
+def _distributed(product: Stack) -> Target:
+    _, url = product.gateway()
+    product.worker("--concurrency", "50")
+    return Target("RabbitMQ + Redis, 1 web, 1 worker", url, ROOT_KEY)
+
+
+def _in_process(product: Stack, folder: Path) -> Target:
+    _, url, key = product.dev(folder / "dev")
+    return Target("gateway dev: in-process queue", url, key)
+
+
+def _median(rounds: list[dict[str, float]]) -> dict[str, float]:
+    return {column: statistics.median(found[column] for found in rounds) for column in COLUMNS}
+
+
+def show(console: Console, results: dict[str, dict[str, float]]) -> None:
+    """Print the table, the ratio of the first row to the second below it."""
+    table = Table(title=f"submit → job.succeeded at a WebSocket subscriber, echo, median of {ROUNDS} rounds")
+    for column in ("", *COLUMNS):
+        table.add_column(column, justify="right" if column else "left")
+    for name, found in results.items():
+        table.add_row(name, *(f"{found[column]:g}" for column in COLUMNS))
+    first, second = results.values()
+    table.add_row("ratio", *(f"{first[column] / second[column]:.2f}" for column in COLUMNS), style="bold")
+    console.print(table)

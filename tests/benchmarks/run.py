@@ -1,33 +1,28 @@
 """`make bench`: measures, prints the tables, writes artefacts/bench.json.
 
 Machines are shared and noisy: figures stand beside a peer measured in the same run, rounds alternate between them, and
-the table shows the median round. An absolute number is worth only what the machine named above it is.
+the tables show the median round. An absolute number is worth only what the machine named above it is.
 """
 
 from __future__ import annotations
 
-import asyncio
+import argparse
 import json
 import os
 import platform
-import statistics
 import sys
 import tempfile
-from contextlib import ExitStack
 from pathlib import Path
+from typing import Any
 
 ROOT = Path(__file__).parents[2]
 sys.path.insert(0, str(ROOT))
 
 from rich.console import Console  # noqa: E402 - after the path to the tests' own modules
-from rich.table import Table  # noqa: E402
 
-from tests.benchmarks.jobs import Target, measure  # noqa: E402
-from tests.e2e.stack import ROOT_KEY, Stack, stack  # noqa: E402
-from tests.support.servers import RabbitServer, RedisServer  # noqa: E402
+from tests.benchmarks import fanout, jobs, tables  # noqa: E402
 
-ROUNDS = 3
-COLUMNS = ("p50_ms", "p95_ms", "p99_ms", "jobs_per_s")
+PARTS = ("jobs", "fanout")
 
 
 def machine() -> dict[str, object]:
@@ -43,59 +38,44 @@ def machine() -> dict[str, object]:
     }
 
 
-def jobs() -> dict[str, dict[str, float]]:
-    """Measure `echo` through RabbitMQ and Redis, beside the in-process queue of `gateway dev`."""
-    with ExitStack() as opened:
-        folder = Path(opened.enter_context(tempfile.TemporaryDirectory()))
-        redis_server = opened.enter_context(RedisServer())
-        rabbit_server = opened.enter_context(RabbitServer())
-        product = opened.enter_context(stack(redis_server.url, rabbit_server.url, folder, GATEWAY_LEASE="15"))
-        targets = [_distributed(product), _in_process(product, folder)]
-        rounds = {target.name: [] for target in targets}  # type: dict[str, list[dict[str, float]]]
-        for _ in range(ROUNDS):
-            for target in targets:
-                rounds[target.name].append(asyncio.run(measure(target)))
-    return {name: _median(found) for name, found in rounds.items()}
+def arguments() -> argparse.Namespace:
+    """Read the command line: which parts, which scenarios, how much."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("parts", nargs="*", default=[], metavar="PART", help=f"of {', '.join(PARTS)}; default: all")
+    parser.add_argument("--only", action="append", default=[], help="a scenario of fanout; may be repeated")
+    parser.add_argument("--quick", action="store_true", help="tiny numbers, without nginx: does the harness work?")
+    parser.add_argument("--output", type=Path, default=ROOT / "artefacts" / "bench.json")
+    found = parser.parse_args()
+    unknown = set(found.parts) - set(PARTS)
+    if unknown:
+        parser.error(f"no such part: {', '.join(sorted(unknown))}")
+    return found
 
 
-def _distributed(product: Stack) -> Target:
-    _, url = product.gateway()
-    product.worker("--concurrency", "50")
-    return Target("RabbitMQ + Redis, 1 web, 1 worker", url, ROOT_KEY)
-
-
-def _in_process(product: Stack, folder: Path) -> Target:
-    _, url, key = product.dev(folder / "dev")
-    return Target("gateway dev: in-process queue", url, key)
-
-
-def _median(rounds: list[dict[str, float]]) -> dict[str, float]:
-    return {column: statistics.median(found[column] for found in rounds) for column in COLUMNS}
-
-
-def show(console: Console, results: dict[str, dict[str, float]]) -> None:
-    """Print the table, the ratio of the first row to the second below it."""
-    table = Table(title=f"submit → job.succeeded at a WebSocket subscriber, echo, median of {ROUNDS} rounds")
-    for column in ("", *COLUMNS):
-        table.add_column(column, justify="right" if column else "left")
-    for name, found in results.items():
-        table.add_row(name, *(f"{found[column]:g}" for column in COLUMNS))
-    first, second = results.values()
-    table.add_row("ratio", *(f"{first[column] / second[column]:.2f}" for column in COLUMNS), style="bold")
-    console.print(table)
+def measure_fanout(console: Console, *, only: frozenset[str], quick: bool) -> dict[str, Any]:
+    """Run the fan-out scenarios and show them."""
+    plan = fanout.QUICK if quick else fanout.FULL
+    with tempfile.TemporaryDirectory() as folder, fanout.prepared(Path(folder), plan.idle) as tools:
+        results = fanout.Bench(tools, plan, lambda line: console.print(line, style="dim"), nchan=not quick).run(only)
+    tables.show(console, results)
+    found = [{**goal._asdict(), "reached": goal.reached} for goal in tables.goals(results)]
+    return {"scenarios": results, "goals": found}
 
 
 def main() -> None:
-    """Measure everything."""
-    console = Console(width=120)
-    on = machine()
-    console.print(f"{on['cpu']}, {on['cores']} cores, Python {on['python']}, {on['system']}")
-    results = jobs()
-    show(console, results)
-    output = ROOT / "artefacts" / "bench.json"
-    output.parent.mkdir(exist_ok=True)
-    output.write_text(json.dumps({"machine": on, "rounds": ROUNDS, "jobs": results}, indent=2) + "\n")
-    console.print(f"written to {output.relative_to(ROOT)}")
+    """Measure what was asked for."""
+    asked = arguments()
+    console = Console(width=140)
+    report: dict[str, Any] = {"machine": machine(), "rounds": jobs.ROUNDS}
+    console.print(", ".join(f"{name} {value}" for name, value in report["machine"].items()))
+    if "jobs" in (asked.parts or PARTS):
+        report["jobs"] = jobs.run()
+        jobs.show(console, report["jobs"])
+    if "fanout" in (asked.parts or PARTS):
+        report["fanout"] = measure_fanout(console, only=frozenset(asked.only), quick=asked.quick)
+    asked.output.parent.mkdir(parents=True, exist_ok=True)
+    asked.output.write_text(json.dumps(report, indent=2) + "\n")
+    console.print(f"written to {asked.output}")
 
 
 if __name__ == "__main__":

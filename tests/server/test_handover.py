@@ -260,3 +260,27 @@ async def test_headers_that_middleware_adds_are_written(settings: Settings) -> N
             await client.block()
             assert client.headers["access-control-allow-origin"] == "https://app.example"
             assert len(server.server_state.connections & set(app.state.hub.connections)) == 1
+
+
+@pytest.mark.parametrize(
+    ("changed", "status"),
+    [
+        ((b"Sec-WebSocket-Version: 13", b"Sec-WebSocket-Version: 8"), b"400"),
+        ((b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n", b""), b"400"),
+        ((b"GET ", b"POST "), b"405"),
+        ((b"Host: x", b"Host: x\r\nOrigin: https://elsewhere.example"), b"403"),
+        ((b"/connection/websocket", b"/connection/nothing"), b"403"),  # what Starlette says to a WebSocket
+    ],
+    ids=["version", "no key", "method", "origin", "path"],
+)
+async def test_a_handshake_that_is_not_accepted_is_answered(
+    start: StartNode, changed: tuple[bytes, bytes], status: bytes
+) -> None:
+    node = await start()
+    reader, writer = await asyncio.open_connection("127.0.0.1", node.port)
+    writer.write(HANDSHAKE.replace(*changed))
+    answer = await asyncio.wait_for(reader.read(), 5)
+    writer.close()
+    await writer.wait_closed()
+    assert answer.startswith(b"HTTP/1.1 " + status), answer
+    assert not node.hub.connections
