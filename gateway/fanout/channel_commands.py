@@ -16,7 +16,7 @@ from gateway.events import (
     namespace,
     new_id,
 )
-from gateway.fanout import centrifuge, codes
+from gateway.fanout import centrifuge, codes, replies
 from gateway.fanout.codes import Refusal
 from gateway.fanout.hub import Hub
 from gateway.fanout.resume import MAX_REPLY_BYTES
@@ -79,10 +79,10 @@ class ChannelCommands:
         if len(data) > MAX_EVENT_BYTES:
             raise Refused(codes.LIMIT_EXCEEDED)
         event = draft(MESSAGE, data, id_=new_id("msg_"), source=f"/clients/{session.client}")
-        info = centrifuge.client_info(principal.subject, session.client, principal.info)
+        info = replies.client_info(principal.subject, session.client, principal.info)
         await self._hub.channels.publish(principal.tenant, [request.channel], event, info=info)
 
-    async def history(self, session: Session, command: centrifuge.Command) -> centrifuge.HistoryResult:
+    async def history(self, session: Session, command: centrifuge.Command) -> replies.HistoryResult:
         """Answer from the store: at most one frame; the client reads on with `since`."""
         request = command.history or centrifuge.HistoryRequest()
         await self.check(session, "hst", request.channel)
@@ -94,19 +94,19 @@ class ChannelCommands:
         if not found.complete:
             raise PositionLost
         part = fill([Entry(publication) for publication in found.publications], MAX_REPLY_BYTES)
-        return centrifuge.HistoryResult(
+        return replies.HistoryResult(
             publications=[msgspec.Raw(entry.pub) for entry in part], epoch=found.epoch, offset=found.offset
         )
 
-    async def presence(self, session: Session, command: centrifuge.Command) -> centrifuge.PresenceResult:
+    async def presence(self, session: Session, command: centrifuge.Command) -> replies.PresenceResult:
         """Tell who is on a channel; of a crowd, as many as fit."""
         present = await self._present(session, command.presence, self._hub.options.members)
-        return centrifuge.PresenceResult({client: msgspec.Raw(info) for client, info in present.members.items()})
+        return replies.PresenceResult({client: msgspec.Raw(info) for client, info in present.members.items()})
 
-    async def presence_stats(self, session: Session, command: centrifuge.Command) -> centrifuge.PresenceStatsResult:
+    async def presence_stats(self, session: Session, command: centrifuge.Command) -> replies.PresenceStatsResult:
         """Tell how many are on a channel: all of them."""
         present = await self._present(session, command.presence_stats, 0)
-        return centrifuge.PresenceStatsResult(present.clients, present.users)
+        return replies.PresenceStatsResult(present.clients, present.users)
 
     async def _present(self, session: Session, request: centrifuge.ChannelRequest | None, limit: int) -> Present:
         channel = request.channel if request else ""

@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from time import monotonic
 
 from gateway.errors import GatewayError
-from gateway.fanout import centrifuge, codes
+from gateway.fanout import centrifuge, codes, replies
 from gateway.fanout.channel_commands import ChannelCommands, Permissions, Refused
 from gateway.fanout.codes import Refusal
 from gateway.fanout.connecting import Closed, Connecting
@@ -70,7 +70,7 @@ class Commands:
                 until = monotonic() + _TURN
 
     def _take(self, session: Session) -> list[centrifuge.Command]:
-        backlog = session.backlog
+        backlog = session.talking().backlog
         together = [backlog.popleft()]
         channels = {together[0].subscribe.channel} if session.connected and together[0].subscribe else set()
         while channels and backlog and len(together) < _TOGETHER:
@@ -101,7 +101,7 @@ class Commands:
         if method == "unsubscribe":
             return True  # never refused: clients take that for a broken connection
         if command.id:
-            session.reply(centrifuge.refuse(command.id, codes.TOO_MANY_REQUESTS))
+            session.reply(replies.refuse(command.id, codes.TOO_MANY_REQUESTS))
         return False
 
     async def _answer(self, session: Session, command: centrifuge.Command, handler: Handler) -> None:
@@ -115,10 +115,10 @@ class Commands:
             self._refuse(session, command, codes.refusal_of(error))
         else:
             session.failures = 0
-            session.reply(centrifuge.reply(command.id, command.method, result))
+            session.reply(replies.reply(command.id, command.method, result))
 
     def _refuse(self, session: Session, command: centrifuge.Command, refusal: Refusal) -> None:
-        session.reply(centrifuge.refuse(command.id, refusal))
+        session.reply(replies.refuse(command.id, refusal))
         session.failures += 1
         if session.failures >= self._hub.options.errors:
             session.close(codes.TOO_MANY_ERRORS)
@@ -131,7 +131,7 @@ class Commands:
         await self._answer(session, command, self._connect)
         if not session.connected:
             session.drop_subscriptions()
-            session.backlog.clear()  # the rest of the message counted on being connected
+            session.talking().backlog.clear()  # the rest of the message counted on being connected
 
 
 async def _nothing(_session: Session, _command: centrifuge.Command) -> None:

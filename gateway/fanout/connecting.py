@@ -7,7 +7,7 @@ from typing import NoReturn
 
 from gateway.auth.principals import ANONYMOUS, Principal
 from gateway.errors import TokenExpired, Unauthenticated
-from gateway.fanout import centrifuge, codes, granted, resume
+from gateway.fanout import centrifuge, codes, granted, replies, resume
 from gateway.fanout.channel_commands import Refused, known
 from gateway.fanout.hub import Hub
 from gateway.fanout.session import Session
@@ -30,7 +30,7 @@ class Connecting:
         self._verifier = verifier
         self._subscribing = subscribing
 
-    async def connect(self, session: Session, command: centrifuge.Command) -> centrifuge.ConnectResult:
+    async def connect(self, session: Session, command: centrifuge.Command) -> replies.ConnectResult:
         """Take the client in and join its server-side subscriptions.
 
         Raises:
@@ -43,7 +43,7 @@ class Connecting:
         if session.seat is not None:
             session.seat.join(principal.tenant)
         ttl = session.adopt(principal)
-        subs: dict[str, centrifuge.SubscribeResult] = {}
+        subs: dict[str, replies.SubscribeResult] = {}
         room = resume.MAX_REPLY_BYTES  # for the publications of all of them: the reply is one message
         for channel in channels:
             asked = request.subs.get(channel, centrifuge.SubscribeRequest())
@@ -53,7 +53,7 @@ class Connecting:
         session.connected = True
         return self._result(session, ttl, subs)
 
-    async def refresh(self, session: Session, command: centrifuge.Command) -> centrifuge.ConnectResult:
+    async def refresh(self, session: Session, command: centrifuge.Command) -> replies.ConnectResult:
         """Put a newer token of the same user under the connection; its server-side subscriptions follow it.
 
         Raises:
@@ -66,7 +66,7 @@ class Connecting:
             _close(session, codes.INVALID_TOKEN)
         ttl = session.adopt(principal)
         await self._follow(session, principal)
-        return centrifuge.ConnectResult(client=session.client, version=VERSION, expires=ttl > 0, ttl=ttl)
+        return replies.ConnectResult(client=session.client, version=VERSION, expires=ttl > 0, ttl=ttl)
 
     async def _identify(self, session: Session, request: centrifuge.ConnectRequest) -> Principal:
         if request.token:
@@ -91,7 +91,7 @@ class Connecting:
 
     async def _join(
         self, session: Session, principal: Principal, asked: centrifuge.SubscribeRequest, room: int
-    ) -> centrifuge.SubscribeResult:
+    ) -> replies.SubscribeResult:
         claim = (principal.subs or {}).get(asked.channel, b"")
         options = granted.options(claim) if claim else granted.NONE
         return await self._subscribing.join(session, asked, Terms(options=options, room=room))
@@ -106,12 +106,10 @@ class Connecting:
         for channel in missing:
             request = centrifuge.SubscribeRequest(channel=channel)
             joined = await self._join(session, principal, request, resume.MAX_REPLY_BYTES)
-            session.reply(centrifuge.subscribe_push(channel, joined))
+            session.reply(replies.subscribe_push(channel, joined))
 
-    def _result(
-        self, session: Session, ttl: int, subs: dict[str, centrifuge.SubscribeResult]
-    ) -> centrifuge.ConnectResult:
-        return centrifuge.ConnectResult(
+    def _result(self, session: Session, ttl: int, subs: dict[str, replies.SubscribeResult]) -> replies.ConnectResult:
+        return replies.ConnectResult(
             client=session.client,
             version=VERSION,
             expires=ttl > 0,

@@ -7,7 +7,7 @@ import secrets
 from typing import TYPE_CHECKING, Any
 
 from gateway.auth.principals import Principal
-from gateway.fanout import centrifuge, codes, sse
+from gateway.fanout import codes, replies, sse
 from gateway.fanout.connection import Sink
 from gateway.fanout.websocket import WebSocketConnection
 from gateway.fanout.wire import Wire
@@ -67,7 +67,7 @@ class EmulatedConnection(WebSocketConnection):
 
     def receive(self, message: bytes) -> None:
         """Take the commands of one request."""
-        if len(self.inbox) >= self.hub.options.backlog:
+        if len(self.talking().inbox) >= self.hub.options.backlog:
             self.close(codes.TOO_MANY)  # there is no reading less of a client that sends requests
         else:
             super().receive(message)
@@ -83,7 +83,7 @@ class EmulatedConnection(WebSocketConnection):
 
     def say_goodbye(self, told: codes.Disconnect) -> None:
         """Push what a close frame would say, and end the answer."""
-        self.send(centrifuge.disconnect_push(told))
+        self.send(replies.disconnect_push(told))
         self.sink.close()
 
     # Time.

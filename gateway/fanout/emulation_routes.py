@@ -14,7 +14,7 @@ from starlette.types import Message, Receive, Scope, Send
 
 from gateway.auth.principals import Principal
 from gateway.errors import BodyTooLarge, NotFound, TooManyConnections
-from gateway.fanout import centrifuge, codes, sse
+from gateway.fanout import codes, replies, sse
 from gateway.fanout.commands import Commands
 from gateway.fanout.dependencies import Dependencies
 from gateway.fanout.emulated import EmulatedConnection
@@ -157,7 +157,7 @@ def _headers(wire: Wire) -> list[tuple[bytes, bytes]]:
 
 def _turned_away(wire: Wire, told: codes.Disconnect) -> Response:
     """Answer a client that may come back, in the protocol's own words, so that it does not change transports."""
-    push = centrifuge.disconnect_push(told)
+    push = replies.disconnect_push(told)
     response = Response(push + b"\n" if wire is Wire.LINE else sse.lines(push))
     response.raw_headers = [*_headers(wire), (b"content-length", str(len(response.body)).encode())]
     return response

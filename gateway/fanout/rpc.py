@@ -8,7 +8,7 @@ import msgspec
 
 from gateway.auth.principals import Principal
 from gateway.errors import GatewayError
-from gateway.fanout import centrifuge, codes
+from gateway.fanout import centrifuge, codes, replies
 from gateway.fanout.channel_commands import Refused, known
 from gateway.fanout.session import Session
 from gateway.web.decoding import compact
@@ -23,7 +23,7 @@ class RpcCommands:
     def __init__(self, calls: Mapping[str, Call]) -> None:
         self._calls = calls
 
-    async def rpc(self, session: Session, command: centrifuge.Command) -> centrifuge.RpcResult:
+    async def rpc(self, session: Session, command: centrifuge.Command) -> replies.RpcResult:
         """Run one call; its errors keep their sentence."""
         request = command.rpc or centrifuge.RpcRequest()
         call = self._calls.get(request.method)
@@ -33,4 +33,4 @@ class RpcCommands:
             data = await call(known(session), compact(bytes(request.data) or b"{}"))
         except GatewayError as error:
             raise Refused(codes.told(error)) from None
-        return centrifuge.RpcResult(data=msgspec.Raw(data))
+        return replies.RpcResult(data=msgspec.Raw(data))

@@ -1,32 +1,27 @@
-"""What a Centrifuge client is to the hub, whatever carries its messages: answers, pushes, catching up."""
+"""What a Centrifuge client is to the hub, whatever carries its messages: who it is, its rate, its answers."""
 
 from __future__ import annotations
 
 import time
 import uuid
-from collections import deque
-from collections.abc import Sequence
 from math import inf
 from typing import TYPE_CHECKING
 
 import msgspec
 
 from gateway.auth.principals import Credential, Principal
-from gateway.errors import GatewayError
-from gateway.fanout import centrifuge, codes, limits, resume
-from gateway.fanout.connection import Connection, DuplexSink, Subscription
-from gateway.fanout.frames import MAX_MESSAGE
+from gateway.fanout import centrifuge, codes, limits, replies
+from gateway.fanout.connection import DuplexSink, Subscription
 from gateway.fanout.limits import Verdict
-from gateway.fanout.topic import Topic
-from gateway.fanout.wire import MAX_BATCH, Entry, encode_pub, fill, pushes
+from gateway.fanout.subscriber import Subscriber
+from gateway.fanout.talk import Talk
+from gateway.fanout.wire import MAX_BATCH
 
 if TYPE_CHECKING:
     from gateway.fanout.hub import Hub
 
-PAGE = 100  # publications per read when the ring does not reach back
 
-
-class Session(Connection):
+class Session(Subscriber):
     """One client.
 
     Attributes:
@@ -35,25 +30,20 @@ class Session(Connection):
         connected: `connect` has succeeded.
         expires: loop time at which the token ends.
         warned: the client has been told that it has ended.
-        inbox: messages not yet looked at.
-        backlog: commands of the message being handled.
+        talk: what waits to be handled or written, None while the client is silent.
         paid_until: see `limits.spend`.
         failures: commands refused since the last that was not.
     """
 
     __slots__ = (
-        "_flushing",
-        "_fresh",
         "_held",
-        "_out",
-        "backlog",
         "client",
         "connected",
         "expires",
         "failures",
-        "inbox",
         "paid_until",
         "principal",
+        "talk",
         "warned",
     )
 
@@ -65,12 +55,9 @@ class Session(Connection):
         self.client = str(uuid.uuid4())
         self.connected = self.warned = False
         self.expires = inf
-        self.inbox: deque[bytes] = deque()
-        self.backlog: deque[centrifuge.Command] = deque()
+        self.talk: Talk | None = None
         self.paid_until, self.failures = 0.0, 0
-        self._flushing = self._held = False
-        self._out: list[bytes] = []
-        self._fresh: list[Subscription] = []
+        self._held = False
 
     @property
     def tenant(self) -> str:
@@ -92,18 +79,31 @@ class Session(Connection):
 
         Nothing is done for a client that does not read its answers; `work` goes on when it does.
         """
-        while not self.backlog and self.inbox and not self.closing:
+        talk = self.talking()
+        while not talk.backlog and talk.inbox and not self.closing:
             try:
-                commands = centrifuge.decode(self.inbox.popleft())
+                commands = centrifuge.decode(talk.inbox.popleft())
             except centrifuge.Malformed:
                 self.close(codes.BAD_PROTOCOL)
             else:
-                self.backlog.extend(command for command in commands if command.id or command.method)
+                talk.backlog.extend(command for command in commands if command.id or command.method)
                 # Pongs and what says nothing are not handled, so they are paid for here.
-                if len(self.backlog) < len(commands):
-                    self.charge(len(commands) - len(self.backlog))
+                if len(talk.backlog) < len(commands):
+                    self.charge(len(commands) - len(talk.backlog))
             self.regulate()
-        return bool(self.backlog) and not self.closing and self.paused_at is None
+        return bool(talk.backlog) and not self.closing and self.paused_at is None
+
+    def talking(self) -> Talk:
+        """Return the talk that is going on, or begin one."""
+        talk = self.talk
+        if talk is None:
+            talk = self.talk = Talk()
+        return talk
+
+    def fall_silent(self) -> None:
+        """Drop the talk when it is over."""
+        if self.talk is not None and self.talk.over:
+            self.talk = None
 
     def work(self) -> None:
         """Handle what waits, if anything does: whoever runs the commands goes on here."""
@@ -123,8 +123,7 @@ class Session(Connection):
 
     def regulate(self) -> None:
         """Listen to the client only while it reads its answers and we keep up with its commands."""
-        inbox = self.inbox
-        full = len(inbox) > self.hub.options.backlog or (len(inbox) > 1 and sum(map(len, inbox)) > MAX_MESSAGE)
+        full = self.talk is not None and self.talk.full(self.hub.options.backlog)
         hold = not self.closing and (self.paused_at is not None or full)
         if hold != self._held:
             self._held = hold
@@ -140,14 +139,6 @@ class Session(Connection):
         super().resume_writing()
         self.regulate()
         self.work()
-
-    def send(self, message: bytes) -> None:
-        """Write one message."""
-        raise NotImplementedError
-
-    def close(self, told: codes.Disconnect) -> None:
-        """Say why, and end."""
-        raise NotImplementedError
 
     def adopt(self, principal: Principal) -> int:
         """Take a verified principal; returns the seconds its token is still good for (0: for ever)."""
@@ -181,122 +172,38 @@ class Session(Connection):
         if now < self.expires:
             return self.expires
         self.warned = True
-        self.reply(centrifuge.refresh_push(max(1, round(ends - now))))
+        self.reply(replies.refresh_push(max(1, round(ends - now))))
         return ends
 
     # Answering.
 
     def reply(self, line: bytes) -> None:
         """Answer a command. Answers made in one turn leave together."""
-        self._out.append(line)
-        if not self._flushing:
-            self._flushing = True
+        talk = self.talking()
+        talk.out.append(line)
+        if not talk.flushing:
+            talk.flushing = True
             self.hub.loop.call_soon(self.flush)
 
     def admit(self, subscription: Subscription) -> None:
         """Let a subscription's pushes follow its reply, and not overtake it."""
         subscription.fetching = True
-        self._fresh.append(subscription)
+        self.talking().fresh.append(subscription)
         self.subscriptions[subscription.topic.channel] = subscription
 
     def flush(self) -> None:
         """Write the answers, then what the new subscriptions are owed."""
-        self._flushing = False
-        out, self._out = self._out, []
-        fresh, self._fresh = self._fresh, []
+        talk = self.talk
+        if talk is None:
+            return
+        out, fresh = talk.out, talk.fresh
+        talk.out, talk.fresh, talk.flushing = [], [], False
+        self.fall_silent()
         if self.closed:
             return
-        for message in centrifuge.join(out, MAX_BATCH):
+        for message in replies.join(out, MAX_BATCH):
             self.send(message)
         for subscription in fresh:
             subscription.fetching = False
         if fresh and not self.closing and self.catch_up():
             self.hub.pump.resume(self)
-
-    # Catching up.
-
-    def catch_up(self) -> bool:
-        """Write one frame for each lagging subscription."""
-        more = False
-        for subscription in list(self.subscriptions.values()):
-            if self.paused_at is not None:
-                return False
-            if not subscription.live and not subscription.fetching:
-                more |= self.advance(subscription)
-        return more and self.paused_at is None
-
-    def advance(self, subscription: Subscription) -> bool:
-        """See `Connection.advance`. A subscription that has everything joins the passes."""
-        topic = subscription.topic
-        if topic.holding:
-            return False  # the end of the repair wakes us
-        missed = topic.after(subscription.offset)
-        if missed is None:
-            subscription.lag()
-            subscription.fetching = True
-            self.hub.spawn(self, self._fetch(subscription))
-            return False
-        part = fill(missed)
-        self._push(subscription, part)
-        if len(part) < len(missed):
-            return True
-        subscription.offset = max(subscription.offset, topic.head)
-        if not subscription.live and self.paused_at is None:
-            subscription.go_live()
-        return False
-
-    def _push(self, subscription: Subscription, entries: Sequence[Entry]) -> None:
-        if not entries:
-            return
-        slow = not subscription.live and not subscription.recovering
-        slices = resume.conflate(entries) if slow else resume.whole(entries)
-        counters = self.hub.counters
-        counters.conflated += len(entries) - len(slices)
-        counters.deliveries += len(slices)
-        subscription.offset = entries[-1].publication.offset
-        pubs = [encode_pub(part.entry.publication, part.skipped) if part.skipped else part.entry.pub for part in slices]
-        self.send(pushes(subscription.topic.prefix, pubs))
-
-    async def _fetch(self, subscription: Subscription) -> None:
-        """Read one page from the history: the ring no longer reaches back."""
-        topic, epoch = subscription.topic, subscription.topic.epoch
-        try:
-            history = await self.hub.reads.history(topic, topic.position._replace(offset=subscription.offset), PAGE)
-        except GatewayError:
-            self.close(codes.SERVER_ERROR)  # the client comes back and recovers
-            return
-        finally:
-            subscription.fetching = False
-        if self.closing or self.subscriptions.get(topic.channel) is not subscription or topic.epoch != epoch:
-            return
-        if not history.complete:
-            self._lose(subscription)
-            return
-        part = fill([Entry(publication) for publication in history.publications])
-        self._push(subscription, part)
-        if len(part) == len(history.publications) < PAGE:
-            subscription.offset = max(subscription.offset, history.offset)
-        self.hub.pump.resume(self)
-
-    def lose(self, topic: Topic, reason: str) -> None:
-        """See `Connection.lose`: the client subscribes again and is told `recovered: false`."""
-        del reason
-        subscription = self.subscriptions.get(topic.channel)
-        if subscription is not None:
-            self._lose(subscription)
-
-    def _lose(self, subscription: Subscription) -> None:
-        if subscription.server_side:
-            self.close(codes.INSUFFICIENT_STATE)  # it cannot ask again, but it can connect again
-        else:
-            self.end(subscription, codes.INSUFFICIENT)
-
-    def end(self, subscription: Subscription, told: codes.Unsubscribe | None) -> None:
-        """End one subscription, and say why unless the client asked for it."""
-        topic = subscription.topic
-        if self.subscriptions.get(topic.channel) is subscription:
-            del self.subscriptions[topic.channel]
-            subscription.end()
-            self.hub.release(topic)
-            if told is not None:
-                self.reply(centrifuge.unsubscribe_push(topic.channel, told))

@@ -12,7 +12,7 @@ from gateway.auth.principals import Principal
 from gateway.auth.tokens import SubscriptionGrant
 from gateway.errors import Forbidden, TokenExpired, TokenRevoked, Unauthenticated
 from gateway.events import Position, channel_fault, namespace
-from gateway.fanout import centrifuge, codes, granted, resume
+from gateway.fanout import centrifuge, codes, granted, replies, resume
 from gateway.fanout.channel_commands import Permissions, Refused, known
 from gateway.fanout.connection import Subscription
 from gateway.fanout.hub import Hub
@@ -88,7 +88,7 @@ class Subscribing:
         if subscription is None:
             raise Refused(codes.PERMISSION_DENIED)
         ttl = self._hold(subscription, grant)
-        return centrifuge.SubRefreshResult(expires=ttl > 0, ttl=ttl)
+        return replies.SubRefreshResult(expires=ttl > 0, ttl=ttl)
 
     async def _grant(self, session: Session, channel: str, token: str) -> SubscriptionGrant:
         """Read a subscription token, which must be this user's and, where one is named, this channel's."""
@@ -111,7 +111,7 @@ class Subscribing:
 
     async def join(
         self, session: Session, request: centrifuge.SubscribeRequest, terms: Terms
-    ) -> centrifuge.SubscribeResult:
+    ) -> replies.SubscribeResult:
         """Join a topic."""
         visible = await self._visible(session, request, terms)
         asked = Position(request.epoch, request.offset) if request.recover else None
@@ -162,17 +162,17 @@ class Subscribing:
         if not shown and not listens:
             return None
         of_channel = options.info or (terms.grant.info if terms.grant else b"")
-        info = centrifuge.client_info(principal.subject, session.client, principal.info, of_channel)
+        info = replies.client_info(principal.subject, session.client, principal.info, of_channel)
         return Visible(principal.subject, session.client, info, rules.presence and shown, shown, listens)
 
     def _joined(
         self, request: centrifuge.SubscribeRequest, found: resume.Reply, ttl: int, options: granted.Options
-    ) -> centrifuge.SubscribeResult:
+    ) -> replies.SubscribeResult:
         rules = self._settings.rules(namespace(request.channel))
         wanted = rules.recover or request.recoverable or request.recover or options.recover is True
         recoverable = rules.history_size > 0 and wanted
         positioned = recoverable or request.positioned or options.position is True
-        return centrifuge.SubscribeResult(
+        return replies.SubscribeResult(
             recoverable=recoverable,
             positioned=positioned,
             epoch=found.position.epoch if positioned else "",

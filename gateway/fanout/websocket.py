@@ -9,6 +9,7 @@ from gateway.auth.principals import Principal
 from gateway.fanout import centrifuge, codes, frames
 from gateway.fanout.frames import FrameReader
 from gateway.fanout.session import Session
+from gateway.fanout.talk import Talk
 from gateway.fanout.wire import Wire
 
 if TYPE_CHECKING:
@@ -21,14 +22,14 @@ _SLICE = 4096  # bytes read at once of what is not plain frames
 class WebSocketConnection(Session):
     """One WebSocket client; `wire` says whether it writes frames to a transport or messages to a sink."""
 
-    __slots__ = ("_awaiting_pong", "_commands", "_ping_at", "_reader", "_running")
+    __slots__ = ("_awaiting_pong", "_commands", "_ping_at", "_reader")
     limit: ClassVar[int] = frames.MAX_MESSAGE
 
     def __init__(self, hub: Hub, commands: Commands, principal: Principal | None, *, wire: Wire) -> None:
         super().__init__(hub, principal)
         self.wire = wire
         self._commands = commands
-        self._running = self._awaiting_pong = False
+        self._awaiting_pong = False
         self._reader: FrameReader | None = None
         # The first ping goes out when the connect deadline is looked at.
         self._ping_at = hub.loop.time() + hub.options.connect
@@ -89,21 +90,23 @@ class WebSocketConnection(Session):
 
     def take(self, message: bytes) -> None:
         """Put a message where the commands are read from."""
-        self.inbox.append(message)
+        self.talking().inbox.append(message)
         self.regulate()
         self.work()
 
     def work(self) -> None:
         """See `Session.work`."""
-        if not self._running and (self.backlog or self.inbox) and not self.closing:
-            self._running = True
-            self.hub.spawn(self, self._run())
+        talk = self.talk
+        if talk is not None and not talk.running and (talk.backlog or talk.inbox) and not self.closing:
+            talk.running = True
+            self.hub.spawn(self, self._run(talk))
 
-    async def _run(self) -> None:
+    async def _run(self, talk: Talk) -> None:
         try:
             await self._commands.run(self)
         finally:
-            self._running = False
+            talk.running = False
+            self.fall_silent()
 
     # Writing.
 
@@ -119,8 +122,8 @@ class WebSocketConnection(Session):
         self.closing = True
         self.hub.counters.count_close(str(told.code))
         self.drop_subscriptions()
-        self.inbox.clear()
-        self.backlog.clear()
+        if self.talk is not None:
+            self.talk.forget()
         self.say_goodbye(told)
         self.hub.wheel.add(self, self.hub.loop.time() + self.hub.options.farewell)
 

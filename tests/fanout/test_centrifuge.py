@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.fanout import centrifuge, codes
+from gateway.fanout import codes, replies
 from gateway.fanout.centrifuge import Malformed, decode
 
 COMMANDS: list[dict[str, Any]] = [
@@ -53,19 +53,19 @@ def test_everything_else_is_malformed(message: bytes) -> None:
 
 
 def test_replies_have_what_clients_read_without_a_default() -> None:
-    history = centrifuge.HistoryResult(publications=[], epoch="e", offset=0)
-    assert json.loads(centrifuge.reply(7, "history", history)) == {
+    history = replies.HistoryResult(publications=[], epoch="e", offset=0)
+    assert json.loads(replies.reply(7, "history", history)) == {
         "id": 7, "history": {"publications": [], "epoch": "e", "offset": 0},
     }  # fmt: skip
-    assert centrifuge.reply(8, "unsubscribe") == b'{"id":8,"unsubscribe":{}}'
-    assert json.loads(centrifuge.refuse(9, codes.INTERNAL)) == {
+    assert replies.reply(8, "unsubscribe") == b'{"id":8,"unsubscribe":{}}'
+    assert json.loads(replies.refuse(9, codes.INTERNAL)) == {
         "id": 9, "error": {"code": 100, "message": "internal server error", "temporary": True},
     }  # fmt: skip
-    assert "temporary" not in json.loads(centrifuge.refuse(9, codes.PERMISSION_DENIED))["error"]
+    assert "temporary" not in json.loads(replies.refuse(9, codes.PERMISSION_DENIED))["error"]
 
 
 @given(st.lists(st.binary(min_size=1, max_size=50).filter(lambda line: b"\n" not in line), max_size=20))
 def test_replies_share_messages_up_to_the_limit(lines: list[bytes]) -> None:
-    messages = centrifuge.join(lines, 100)
+    messages = replies.join(lines, 100)
     assert [line for message in messages for line in message.split(b"\n")] == lines
     assert all(len(message) <= 100 + 1 for message in messages)

@@ -204,8 +204,8 @@ async def test_commands_wait_while_the_client_does_not_read_its_answers(start: S
         connection.pause_writing()
         await client.post({"id": 2, "ping": {}})
         assert isinstance(connection, EmulatedConnection)
-        await eventually(lambda: not connection._running)
-        assert len(connection.inbox) + len(connection.backlog) == 1
+        await eventually(lambda: not connection.talking().running)
+        assert len(connection.talking().backlog) == 1
         connection.resume_writing()
         assert (await client.next())["id"] == 2
 

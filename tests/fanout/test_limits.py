@@ -183,12 +183,12 @@ async def test_a_client_that_does_not_read_its_answers_is_not_worked_for(start: 
         many = commands(101, 300, history={"channel": "open:large", "limit": -1})
         await client.socket.send(commands(100, 101, rpc={"method": "test.block"}) + "\n" + many)
         assert (await client.next())["id"] == 100
-        await eventually(lambda: not mine._running)
-        assert len(mine.backlog) == 199
+        await eventually(lambda: not mine.talking().running)
+        assert len(mine.talking().backlog) == 199
         mine.resume_writing()
         for number in range(101, 300):
             assert (await client.next())["id"] == number
-        await eventually(lambda: not mine._running)
+        await eventually(lambda: not mine.talking().running)
 
 
 async def test_messages_that_wait_are_bounded_in_bytes(start: StartNode) -> None:
@@ -205,7 +205,7 @@ async def test_messages_that_wait_are_bounded_in_bytes(start: StartNode) -> None
         filler = json.dumps({"id": 9, "publish": {"channel": "open:a", "data": "x" * 60_000}})
         sending = asyncio.ensure_future(flood(client, filler))
         await eventually(lambda: mine._held)
-        assert sum(map(len, mine.inbox)) < 1024 * 1024
+        assert sum(map(len, mine.talking().inbox)) < 1024 * 1024
         sending.cancel()
         release.set()
         client.socket.transport.abort()  # half a message is on its way

@@ -107,6 +107,6 @@ async def test_a_client_that_does_not_read_its_answers_is_not_listened_to(start:
             await asyncio.wait_for(flood_commands(), 3)
         (connection,) = node.hub.connections
         assert isinstance(connection, Session)
-        assert len(connection.inbox) < 500
+        assert len(connection.talking().inbox) < 500
         client.socket.transport.abort()
     await eventually(lambda: not node.hub.connections)
