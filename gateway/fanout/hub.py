@@ -32,6 +32,7 @@ from gateway.store.presence import PresenceStore
 log = structlog.get_logger(__name__)
 
 JobState = Callable[[str, str], Awaitable[bytes | None]]
+_BOUND_EVERY = 10  # ticks: looking at ten thousand topics takes a millisecond
 _OVERFULL = 16  # rings a topic may grow to while its readers are written to; then the feed waits
 
 
@@ -134,10 +135,12 @@ class Hub:
 
     async def _tick(self) -> None:
         while True:
-            await asyncio.sleep(TICK)
-            now = self.loop.time()
-            self.wheel.advance(now)
-            self._registry.expire(now)
+            for _ in range(_BOUND_EVERY):
+                await asyncio.sleep(TICK)
+                now = self.loop.time()
+                self.wheel.advance(now)
+                self._registry.expire(now)
+            self._registry.bound()
 
     # Connections.
 

@@ -23,6 +23,7 @@ class HubOptions:
         subscriptions: per connection (error 106).
         backlog: messages of a client that may wait; with more than these we do not read from it.
         undelivered: bytes accepted and not yet written to everyone; above it the feed is not read.
+        rings: bytes the rings of all topics may take together; past it all are shortened.
         drain: over how long connections are closed when the process stops.
         retry: a stream's reconnect hint is spread between these two.
         lease: a process that has not been heard of for so long has no members any more.
@@ -45,6 +46,7 @@ class HubOptions:
     subscriptions: int = 512
     backlog: int = 64
     undelivered: int = 8 * 1024 * 1024
+    rings: int = 128 * 1024 * 1024
     drain: float = 3.0
     retry: tuple[float, float] = (1.0, 3.0)
     lease: float = 10.0

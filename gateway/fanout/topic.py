@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 RING_COUNT = 256
 RING_BYTES = 256 * 1024
+ENTRY_BYTES = 512  # about what an entry takes beside its event
 HELD = 1024  # live publications kept while a hole is being read
 
 
@@ -173,13 +174,19 @@ class Topic:
             self.ring_bytes += size
             self.floor = floor
 
-    def trim(self) -> None:
-        """Drop the oldest delivered publications beyond the bounds, half a ring at a time."""
-        if len(self.entries) <= 2 * RING_COUNT and self.ring_bytes <= 2 * RING_BYTES:
+    @property
+    def cost(self) -> int:
+        """About how many bytes of memory the ring takes."""
+        return self.ring_bytes + ENTRY_BYTES * len(self.entries)
+
+    def trim(self, share: float = 1) -> None:
+        """Drop the oldest delivered publications beyond the bounds (or a share of them), half a ring at a time."""
+        most, room = int(RING_COUNT * share), int(RING_BYTES * share)
+        if len(self.entries) <= 2 * most and self.ring_bytes <= 2 * room:
             return
         count, size = 0, self.ring_bytes
         for entry in self.entries:
-            within = len(self.entries) - count <= RING_COUNT and size <= RING_BYTES
+            within = len(self.entries) - count <= most and size <= room
             if within or entry.publication.offset > self.delivered:
                 break
             count, size = count + 1, size - entry.size

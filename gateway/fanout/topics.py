@@ -66,6 +66,14 @@ class Topics:
                 del self.by_name[topic.name]
                 self._feed.unsubscribe(topic.name)
 
+    def bound(self) -> None:
+        """Shrink all rings when together they take too much; who is behind is then caught up from the history."""
+        cost = sum(topic.cost for topic in self.by_name.values())
+        if cost > self._options.rings:
+            share = self._options.rings / cost / 2
+            for topic in self.by_name.values():
+                topic.trim(share)
+
     def has(self, topic: Topic) -> bool:
         """Whether the topic is still one of these."""
         return self.by_name.get(topic.name) is topic

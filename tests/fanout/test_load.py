@@ -110,3 +110,20 @@ async def test_a_client_that_does_not_read_its_answers_is_not_listened_to(start:
         assert len(connection.talking().inbox) < 500
         client.socket.transport.abort()
     await eventually(lambda: not node.hub.connections)
+
+
+async def test_all_rings_together_are_bounded(start: StartNode, channels: ChannelStore) -> None:
+    node = await start(options=replace(QUICK, rings=200_000))
+    names = [f"open:{number}" for number in range(20)]
+    async with ws(node) as client:
+        for name in names:
+            await client.subscribe(name)
+        await flood(channels, *names)
+        await eventually(lambda: sum(topic.cost for topic in node.hub.topics.values()) < 200_000)
+        for name in names:  # what the rings lost is in the history
+            await client.ask(unsubscribe={"channel": name})
+        reply = (await client.subscribe(names[0], recover=True, epoch="", offset=0))["subscribe"]
+        missed = [pub["offset"] for pub in reply["publications"]]
+        assert reply["recovered"]
+        assert missed == list(range(1, len(missed) + 1))
+        assert missed
