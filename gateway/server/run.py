@@ -27,6 +27,7 @@ log = structlog.get_logger(__name__)
 
 MAX_HANDSHAKE_MESSAGE = 1024 * 1024  # before the handover; afterwards the fan-out has its own, smaller limit
 VANISHED = 60_000  # milliseconds a peer may leave what we wrote unacknowledged; the kernel's own patience is 15 minutes
+UNSENT = 128 * 1024  # bytes the kernel takes for a connection beyond what its peer lets us send; its own bound is 4 MB
 _COLLECT = (20_000, 20, 100)  # new objects, and younger collections, between two collections of a generation
 _LOOK = 0.05  # seconds between two looks at a flag
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
@@ -207,8 +208,9 @@ def bind(host: str, port: int, *, shared: bool = False) -> socket.socket:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         if shared:
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
-        if hasattr(socket, "TCP_USER_TIMEOUT"):  # Linux; every connection gets it from the listener
-            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, VANISHED)
+        for option, value in (("TCP_USER_TIMEOUT", VANISHED), ("TCP_NOTSENT_LOWAT", UNSENT)):
+            if hasattr(socket, option):  # every connection gets it from the listener
+                sock.setsockopt(socket.IPPROTO_TCP, getattr(socket, option), value)
         sock.bind((host, port))
         sock.setblocking(False)
     except OSError:

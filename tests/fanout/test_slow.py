@@ -50,7 +50,7 @@ async def test_superseded_progress_is_left_out_and_told_and_nothing_else(
     start: StartNode, channels: ChannelStore
 ) -> None:
     node = await start()
-    async with ws(node) as quick, sleepy(node, "open:job") as slow:
+    async with ws(node, max_queue=None) as quick, sleepy(node, "open:job") as slow:
         await quick.subscribe("open:job")
         for number in range(100):
             await publish(channels, "open:job", data=[number, FILLER], type_="job.progress", key=f"j{number % 2}")
@@ -126,3 +126,23 @@ async def test_a_slow_stream_is_caught_up_in_order(start: StartNode, channels: C
     assert seen == sorted(set(seen))
     assert len(seen) + skipped == 120
     assert {n for n in range(120) if n % 10} <= set(seen)
+
+
+@pytest.mark.skipif(not hasattr(socket, "TCP_NOTSENT_LOWAT"), reason="Linux has it")
+async def test_the_kernel_does_not_hide_a_slow_reader(start: StartNode, channels: ChannelStore) -> None:
+    node = await start()
+    sock = socket.socket()
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+    sock.setblocking(False)
+    await asyncio.get_running_loop().sock_connect(sock, ("127.0.0.1", node.port))
+    async with connect(node.ws, sock=sock, compression=None, max_size=None, max_queue=(1, 0)) as opened:
+        client = WsClient(opened)
+        await client.connect()
+        await client.subscribe("open:a")
+        opened.transport.pause_reading()
+        sent = 0
+        while not node.hub.counters.slow:
+            await publish(channels, "open:a", data=FILLER)
+            sent += len(FILLER)
+            assert sent < 512 * 1024  # without a bound the kernel takes megabytes
+        opened.transport.abort()
