@@ -16,8 +16,9 @@ from typing import Any
 
 from redis import Redis
 
+from gateway.server.run import UNSENT
 from tests.benchmarks.peers import Floor, Gateway, Nchan, Peer, Plain, Tools, write_tokens
-from tests.benchmarks.tools import LOAD_CORE, Fan, build, cpu_seconds, raise_limits, rss_bytes, stay_on
+from tests.benchmarks.tools import LOAD_CORE, Fan, build, choked, cpu_seconds, raise_limits, rss_bytes, stay_on
 from tests.support.servers import RedisServer
 
 Row = dict[str, Any]
@@ -50,7 +51,7 @@ class Plan:
     channels_rate: float = 3000
     idle: int = 10_000
     burst: int = 20
-    stuck_rate: float = 200
+    stuck_rate: float = 100
     rounds: int = 3
 
 
@@ -84,12 +85,16 @@ class Bench:
             time.sleep(SETTLE)
             before = cpu_seconds(peer.pid)
             publishing = peer.publish(rate, count, channels, recorded=recorded)
+            full = 0
+            if stopped:
+                time.sleep(0.95 * count / rate)  # everyone still there, nearly everything published
+                full = choked(peer.port, UNSENT)
             found = fan.result()
             used, memory = cpu_seconds(peer.pid) - before, rss_bytes(peer.pid)
             if publishing is not None:
                 publishing.stop()
         row = _row(found, used, expected, subscribers)
-        row["rss_mb"] = round(memory / 1e6, 1)
+        row["rss_mb"], row["choked"] = round(memory / 1e6, 1), full
         self._tell(f"{kind} {peer.name}: {row}")
         return row
 
@@ -187,7 +192,7 @@ class Bench:
         plan = self.plan
         arguments: dict[str, Any] = {
             "rate": plan.stuck_rate,
-            "count": round(plan.stuck_rate * plan.seconds),
+            "count": round(plan.stuck_rate * plan.seconds * 3),  # more than all buffers of a stopped reader hold
             "subscribers": plan.subscribers,
         }
         found: dict[str, list[Row]] = {"all read": [], "1 % stopped": []}

@@ -21,7 +21,7 @@ _TITLES = {
         "10,000 connections, opened and held",
         ("connects_per_s", "connects_per_core_s", "rss_kb", "idle_cpu_percent"),
     ),
-    "stuck": ("One channel, 200 messages/s, 1 % of 1,000 subscribers stop reading", (*_DELIVERY, "rss_mb")),
+    "stuck": ("One channel, 100 messages/s, 1 % of 1,000 subscribers stop reading", (*_DELIVERY, "rss_mb", "choked")),
 }
 
 
@@ -95,6 +95,7 @@ def _stuck(results: Results, kind: str) -> Iterator[Goal]:
     yield Goal(
         f"{kind}: the others' p99 ÷ without stopped readers", round(beside["p99_ms"] / without["p99_ms"], 2), 1.2
     )
+    yield Goal(f"{kind}: stopped readers whose buffers are full, of 10", beside["choked"], 10, least=True)
     yield Goal(f"{kind}: memory ÷ without stopped readers", round(beside["rss_mb"] / without["rss_mb"], 2), 1.05)
 
 

@@ -85,6 +85,14 @@ def rss_bytes(pid: int) -> int:
     return pages * os.sysconf("SC_PAGE_SIZE")
 
 
+def choked(port: int, least: int) -> int:
+    """Count the server's connections for which the kernel holds at least so many bytes that did not leave."""
+    lines = Path("/proc/net/tcp").read_text().splitlines()[1:]
+    rows = [line.split() for line in lines]
+    ours = [row for row in rows if int(row[1].rpartition(":")[2], 16) == port]
+    return sum(int(row[4].partition(":")[0], 16) >= least for row in ours)
+
+
 @dataclass(frozen=True, slots=True)
 class Load:
     """What the load client opens.
