@@ -35,8 +35,11 @@ class Commands:
         verifier: Verifier,
         access: Permissions,
         calls: Mapping[str, Call] = _NOTHING,
+        spend: Callable[[str], Awaitable[None]] | None = None,
     ) -> None:
+        """`spend` pays for a tenant's request, as one over HTTP would; raises RateLimited."""
         self._hub = hub
+        self._spend = spend
         subscribing = Subscribing(hub, settings, verifier, access)
         connecting = Connecting(hub, settings, verifier, subscribing)
         channel = ChannelCommands(hub, settings, access)
@@ -46,13 +49,24 @@ class Commands:
             "unsubscribe": subscribing.unsubscribe,
             "sub_refresh": subscribing.sub_refresh,
             "refresh": connecting.refresh,
-            "publish": channel.publish,
+            "publish": self._paid(channel.publish),
             "history": channel.history,
             "presence": channel.presence,
             "presence_stats": channel.presence_stats,
-            "rpc": RpcCommands(calls).rpc,
+            "rpc": self._paid(RpcCommands(calls).rpc),
             "ping": _nothing,
         }
+
+    def _paid(self, handler: Handler) -> Handler:
+        spend = self._spend
+        if spend is None:
+            return handler
+
+        async def pay(session: Session, command: centrifuge.Command) -> object:
+            await spend(session.tenant)
+            return await handler(session, command)
+
+        return pay
 
     async def run(self, session: Session) -> None:
         """Handle a session's backlog in order; subscribes of different channels run together."""

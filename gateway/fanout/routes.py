@@ -16,7 +16,7 @@ __all__ = ["Dependencies", "routes"]
 
 def routes(deps: Dependencies) -> list[BaseRoute]:
     """Return the routes."""
-    commands = Commands(deps.hub, deps.settings, deps.authenticator, deps.access, deps.calls)
+    commands = Commands(deps.hub, deps.settings, deps.authenticator, deps.access, deps.calls, deps.spend)
     return [
         Route("/v1/stream", Streams(deps).open, methods=["GET"]),
         WebSocketRoute("/connection/websocket", WebSocketEndpoint(deps, commands)),

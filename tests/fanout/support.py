@@ -33,6 +33,7 @@ from gateway.fanout.rpc import Call
 from gateway.server.run import GatewayServer, ServerOptions, serving
 from gateway.settings import ChannelRules, Settings
 from gateway.store.channels import ChannelStore
+from gateway.store.rates import Rates
 from gateway.store.redis import Store
 from gateway.web.problems import exception_handlers
 
@@ -55,6 +56,7 @@ def settings_for(redis_url: str, **changes: Any) -> Settings:
         "root_key": ROOT_KEY,
         "anonymous": True,
         "channels": rules,
+        "rate_limit": 0,  # most tests are not about it
     }
     return Settings(**{**values, **changes})
 
@@ -105,6 +107,7 @@ async def application(
             tickets=Tickets(store, keys, revoked=revocations.revoked),
             secret=SECRET.encode,
             calls=calls or {},
+            spend=Rates(store, settings.rate_limit, settings.rate_burst).spend,
         )
         app = Starlette(
             routes=routes(deps),

@@ -7,6 +7,7 @@ import json
 import time
 from typing import Any
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -18,6 +19,7 @@ from gateway.fanout import limits
 from gateway.fanout.limits import Verdict
 from gateway.fanout.options import HubOptions
 from gateway.fanout.websocket import WebSocketConnection
+from gateway.settings import Settings
 from gateway.store.channels import ChannelStore
 from tests.fanout.conftest import StartNode
 from tests.fanout.support import Node, WsClient, publish, token, ws
@@ -244,3 +246,18 @@ async def test_data_of_connect_and_subscribe_is_allowed(start: StartNode) -> Non
     async with ws(node, hello=False) as client:
         assert "connect" in await client.connect(data={"a": [1, None]}, headers={"x": "y"}, flag=1)
         assert "subscribe" in await client.subscribe("open:a", data="anything", delta="fossil")
+
+
+async def test_publishing_and_calling_count_as_requests_of_the_tenant(start: StartNode, settings: Settings) -> None:
+    async def call(_principal: Principal, _data: bytes) -> bytes:
+        return b"1"
+
+    few = msgspec.structs.replace(settings, rate_limit=0.001, rate_burst=2)
+    node = await start(settings=few, calls={"test.call": call})
+    async with ws(node) as client:
+        assert "publish" in await client.ask(publish={"channel": "open:a", "data": 1})
+        assert "rpc" in await client.ask(rpc={"method": "test.call"})
+        for command in ({"publish": {"channel": "open:a", "data": 2}}, {"rpc": {"method": "test.call"}}):
+            error = (await client.ask(**command))["error"]
+            assert (error["code"], error["temporary"]) == (111, True)
+        assert "subscribe" in await client.subscribe("open:a")  # what costs nobody else anything is not counted
