@@ -13,7 +13,8 @@ import structlog
 from starlette.applications import Starlette
 from starlette.middleware import Middleware
 from starlette.middleware.cors import CORSMiddleware
-from starlette.routing import BaseRoute
+from starlette.routing import BaseRoute, WebSocketRoute
+from starlette.types import ASGIApp
 
 from gateway.auth import routes as auth_routes
 from gateway.auth.access import Access
@@ -48,6 +49,7 @@ from gateway.store.redis import Store
 from gateway.telemetry.health import Readiness, readiness
 from gateway.telemetry.supervisor import Supervisor
 from gateway.web.context import RequestContext
+from gateway.web.direct import Direct
 from gateway.web.health import HealthRoutes
 from gateway.web.pages import page_routes
 from gateway.web.problems import Errors, exception_handlers
@@ -98,6 +100,7 @@ def build_app(
         queue: an open queue to share with workers of this process, instead of one of its own.
         samples: files to offer below `/static/` for trying things out.
     """
+    sockets: dict[str, ASGIApp] = {}
 
     @asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[None]:
@@ -105,10 +108,12 @@ def build_app(
             app.state.hub, app.state.services, app.state.draining = services.hub, services, False
             added = _routes(app, services, samples or {})
             app.router.routes.extend(added)
+            sockets.update({route.path: route.endpoint for route in added if isinstance(route, WebSocketRoute)})
             try:
                 yield
             finally:
                 app.state.draining = True
+                sockets.clear()
                 del app.router.routes[-len(added) :]
 
     async def verify(credential: str) -> Principal:
@@ -119,7 +124,11 @@ def build_app(
         services: Services = app.state.services
         await services.rates.spend(tenant)
 
-    inner = [Middleware(Authentication, verify=verify), Middleware(RateLimit, spend=spend)]
+    inner = [
+        Middleware(Authentication, verify=verify),
+        Middleware(Direct, endpoints=sockets),
+        Middleware(RateLimit, spend=spend),
+    ]
     app = Starlette(lifespan=lifespan, middleware=_middleware(settings, inner), exception_handlers=exception_handlers())
     app.state.turn_away = turn_away
     return app

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import hmac
 from typing import Annotated, NamedTuple, TypeVar
 
 import msgspec
 from jwt import PyJWS
+from jwt.algorithms import HMACAlgorithm
 from jwt.exceptions import PyJWTError
+from jwt.utils import base64url_decode, base64url_encode
 
 from gateway.auth.principals import DEFAULT_TENANT, Capability, Credential, Principal
 from gateway.errors import BadRequest, FieldError, InvalidFields, TokenExpired, Unauthenticated
@@ -15,6 +18,7 @@ from gateway.web.decoding import decode
 
 MAX_TOKEN = 8 * 1024
 ALGORITHM = "HS256"
+_MAX_HEADERS = 16
 
 ChannelName = Annotated[
     str,
@@ -94,12 +98,32 @@ class Expected(NamedTuple):
     leeway: float = 0.0
 
 
+class _OneSecret(HMACAlgorithm):
+    """PyJWT's HMAC, which looks for keys of other kinds in a secret each time it is used: here once."""
+
+    _prepared: bytes | None = None
+
+    def __init__(self) -> None:
+        super().__init__(HMACAlgorithm.SHA256)
+
+    def prepare_key(self, key: str | bytes) -> bytes:
+        if self._prepared is None:
+            self._prepared = super().prepare_key(key)
+        return self._prepared
+
+    def sign(self, msg: bytes, key: bytes) -> bytes:
+        return hmac.digest(key, msg, "sha256")  # without an object for it, three times as fast
+
+
 class HS256:
     """HMAC with SHA-256 under a shared secret (RFC 7518 section 3.2); no other algorithm is accepted."""
 
     def __init__(self, secret: bytes) -> None:
         self._secret = secret
-        self._jws = PyJWS()
+        self._hmac = _OneSecret()
+        self._jws = PyJWS(algorithms=[])
+        self._jws.register_algorithm(ALGORITHM, self._hmac)
+        self._headers: set[str] = set()  # that PyJWS has accepted: an issuer's are all the same
 
     def payload(self, token: str) -> bytes:
         """Return the claims' JSON once the signature is right.
@@ -109,10 +133,34 @@ class HS256:
         """
         if len(token) > MAX_TOKEN or not token.isascii():
             raise Unauthenticated(f"The token is not a JWT of at most {MAX_TOKEN} bytes")
+        known = self._known(token)
+        if known is not None:
+            return known
         try:
-            return bytes(self._jws.decode(token, self._secret, algorithms=[ALGORITHM]))
+            payload = bytes(self._jws.decode(token, self._secret, algorithms=[ALGORITHM]))
         except PyJWTError:
             raise Unauthenticated("The token's form or signature is not valid") from None
+        if len(self._headers) < _MAX_HEADERS:
+            self._headers.add(token.partition(".")[0])
+        return payload
+
+    def _known(self, token: str) -> bytes | None:
+        """The same without looking at a known header again, and at every letter: a tenth of PyJWS' time.
+
+        None when anything is not as PyJWS would have written it; then PyJWS decides.
+        """
+        signed, _, signature = token.rpartition(".")
+        header, _, body = signed.partition(".")
+        if header not in self._headers:
+            return None
+        proof = base64url_encode(self._hmac.sign(signed.encode(), self._secret))
+        if not hmac.compare_digest(proof, signature.encode()):
+            return None
+        try:
+            payload = base64url_decode(body)
+        except ValueError:
+            return None
+        return payload if base64url_encode(payload) == body.encode() else None
 
     def sign(self, payload: bytes) -> str:
         """Return the token for a claims' JSON."""

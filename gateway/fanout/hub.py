@@ -75,7 +75,6 @@ class Hub:
         self.presence = Presence(self, PresenceStore(channels.store))
         self._repairer = Repairer(self)
         self.reads = Reads(channels, self.options.reads, self._known)
-        self._tasks = asyncio.TaskGroup()
         self._work: set[asyncio.Task[None]] = set()
         self._choked = self._failing = False
 
@@ -83,7 +82,6 @@ class Hub:
         self.loop = asyncio.get_running_loop()
         self.wheel = Wheel(self.loop.time())
         self.pump = Pump(self.loop, self.counters, self._unchoke)
-        await self._tasks.__aenter__()
         await self.feed.__aenter__()
         self.keep(self._tick)
         self.keep(self._repairer.probe)
@@ -95,7 +93,8 @@ class Hub:
         await self.feed.__aexit__(None, None, None)
         for task in self._work:
             task.cancel()
-        await self._tasks.__aexit__(None, None, None)
+        while self._work:
+            await asyncio.wait(self._work)
         await self.presence.close()
 
     @property
@@ -106,8 +105,11 @@ class Hub:
     # Tasks.
 
     def spawn(self, owner: Connection | None, work: Coroutine[Any, Any, None]) -> None:
-        """Run something on the hub's own group. A fault ends its connection, not the hub."""
-        task = self._tasks.create_task(self._guarded(owner, work))
+        """Run something for as long as the hub lives. A fault ends its connection, not the hub.
+
+        Faults go no further than `_guarded`, so a TaskGroup would only add to what each message of a client costs.
+        """
+        task = self.loop.create_task(self._guarded(owner, work))
         self._work.add(task)
         task.add_done_callback(self._work.discard)
 

@@ -15,7 +15,8 @@ from gateway.settings import Settings
 
 def check_origin(headers: Headers, settings: Settings) -> None:
     """Refuse a browser's page that is neither ours nor allowed; raises Forbidden."""
-    if not allowed_origin(headers.get("origin"), headers.get("host", ""), settings.allowed_origins):
+    origin = headers.get("origin")
+    if origin is not None and not allowed_origin(origin, headers.get("host", ""), settings.allowed_origins):
         raise Forbidden("This origin may not connect")
 
 
@@ -45,7 +46,8 @@ def _same(origin: str, host: str) -> bool:
 
 def host_of(connection: HTTPConnection) -> str | None:
     """Return the client's address, as the trusted proxies tell it."""
-    return connection.client.host if connection.client else None
+    client = connection.client
+    return client.host if client else None
 
 
 async def caller_of(connection: HTTPConnection, settings: Settings, authenticator: Authenticator) -> Principal | None:

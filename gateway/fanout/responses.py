@@ -45,7 +45,7 @@ class StreamResponse(EventSourceResponse):
 
     async def _open(self, scope: Scope, receive: Receive, send: Send) -> None:
         stream = Stream(self._hub, self._spec)
-        async with self._hub.attached(self._spec.tenant, self._spec.channels) as topics:
+        with self._hub.attached(self._spec.tenant, self._spec.channels) as topics:
             try:
                 first = await self._first(stream, topics)
             except GatewayError:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
+from functools import lru_cache
 from typing import Self
 
 from gateway.errors import TooManyConnections
@@ -11,6 +12,7 @@ from gateway.settings import Settings
 _PREFIX = 64  # bits of an IPv6 address that are one customer's: RFC 6177 gives nobody less
 
 
+@lru_cache(1024)  # reading an address is the most expensive step here, and most come from a few proxies or networks
 def address_of(host: str | None) -> str:
     """Return what connections from a host are counted under, or "" for one that is not counted.
 

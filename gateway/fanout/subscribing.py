@@ -115,7 +115,7 @@ class Subscribing:
         """Join a topic."""
         visible = await self._visible(session, request, terms)
         asked = Position(request.epoch, request.offset) if request.recover else None
-        async with self._hub.attached(session.tenant, [request.channel]) as (topic,):
+        with self._hub.attached(session.tenant, [request.channel]) as (topic,):
             found = await missed(self._hub, topic, asked, terms.room)
             # From here on nothing waits: others may have joined and left meanwhile.
             if session.closing:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from gateway.errors import StoreUnavailable
@@ -30,8 +30,8 @@ class Topics:
         self._options = options
         self._lingering: dict[Topic, float] = {}
 
-    @asynccontextmanager
-    async def attached(self, tenant: str, channels: Sequence[str]) -> AsyncIterator[list[Topic]]:
+    @contextmanager
+    def attached(self, tenant: str, channels: Sequence[str]) -> Iterator[list[Topic]]:
         """Hold topics while something joins them. They may not be in step yet: see `in_time`."""
         topics = [self._take(tenant, channel) for channel in channels]
         try:
@@ -88,6 +88,8 @@ class Topics:
         Raises:
             StoreUnavailable: that took too long: Redis or the feed is away.
         """
+        if not any(topic.holding for topic in topics):
+            return  # nearly always: no timer is needed
         loop = asyncio.get_running_loop()
         try:
             async with asyncio.timeout(self._options.attach):

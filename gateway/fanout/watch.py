@@ -60,7 +60,7 @@ async def watch(hub: Hub, tenant: str, channel: str) -> AsyncIterator[asyncio.Ev
     Raises:
         StoreUnavailable: Redis or the feed is away.
     """
-    async with hub.attached(tenant, [channel]) as (topic,):
+    with hub.attached(tenant, [channel]) as (topic,):
         await hub.in_time([topic])
         watching = _Watch(hub)
         subscription = Subscription(watching, topic, topic.head)

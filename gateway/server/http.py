@@ -15,7 +15,7 @@ from gateway.server.admission import Admission, TurnAway
 from gateway.server.handover import EXTENSION, GONE, Factory, give
 from gateway.server.handshake import usual_key
 from gateway.server.heads import MAX_BYTES, Heads
-from gateway.server.websocket import WebSocketProtocol
+from gateway.server.upgrade import Upgrade
 
 log = structlog.get_logger(__name__)
 
@@ -160,11 +160,7 @@ class HttpProtocol(HttpToolsProtocol):
         if key is None:
             super().handle_websocket_upgrade()
             return
-        self.connections.discard(self)
-        protocol = WebSocketProtocol(config=self.config, server_state=self.server_state, app_state=self.app_state)
-        protocol.connection_made(self.transport)
-        protocol.begin(key, self.url, self.headers)
-        self.transport.set_protocol(protocol)
+        Upgrade(self, key).begin()
 
     def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:  # noqa: ANN401 - uvicorn's union of ASGI types
         self._running = cycle

@@ -56,7 +56,7 @@ class RequestContext:
         if scope["type"] not in {"http", "websocket"}:
             await self.app(scope, receive, send)
             return
-        trace = _from_headers(scope) or new_trace(secrets.token_hex(16), secrets.token_hex(8))
+        trace = _from_headers(scope) or _random_trace()
         scope.setdefault("state", {})["trace"] = trace
         request_id = (b"x-request-id", trace.trace_id.encode())
 
@@ -65,8 +65,16 @@ class RequestContext:
                 message = {**message, "headers": [*message.get("headers", ()), request_id]}
             await send(message)
 
-        with structlog.contextvars.bound_contextvars(trace_id=trace.trace_id):
+        bound = structlog.contextvars.bind_contextvars(trace_id=trace.trace_id)
+        try:
             await self.app(scope, receive, send_with_id)
+        finally:
+            structlog.contextvars.reset_contextvars(**bound)
+
+
+def _random_trace() -> Trace:
+    digits = secrets.token_hex(24)  # one system call for both
+    return new_trace(digits[:32], digits[32:])
 
 
 def _from_headers(scope: Scope) -> Trace | None:

@@ -90,6 +90,8 @@ def _sentence(message: str, data: bytes) -> str:
 
 
 def _deeper_than(document: bytes, limit: int) -> bool:
+    if document.count(b"[") + document.count(b"{") <= limit:
+        return False
     # At the speed of C: keep what is outside of strings, of that the brackets, and add them up as +1 and -1.
     bare = document.replace(rb"\\", b"").replace(rb"\"", b"")
     steps = b"".join(bare.split(b'"')[::2]).translate(_STEPS, _NOT_BRACKETS)

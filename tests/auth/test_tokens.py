@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import hmac
 import json
 from typing import Any
 
@@ -52,6 +53,50 @@ def test_a_token_from_any_library_is_read() -> None:
         channels=("news", "chat:1", "chat:2"),
         subs={"chat:1": b"{}", "chat:2": b'{"recover":true}'},
     )
+
+
+def _lookalikes() -> list[str]:
+    """Tokens with the header of a good one, of which something else is wrong or unusual."""
+    good = signed({"sub": "ann", "exp": NOW + 1})
+    header, body, signature = good.split(".")
+    jws = jwt.PyJWS()
+    return [
+        signed({"sub": "ann"}, key=b"another secret of thirty-two bytes"),
+        f"{header}.{body}.",
+        f"{header}.{body}.{signature[:-1]}",
+        f"{header}.{body}.{signature}=",
+        f"{header}.{body}.{signature[:-1]}{chr(ord(signature[-1]) + 1)}",  # the same bytes, written otherwise
+        f"{header}.{body[:-2]}.{signature}",
+        f"{header}.{body}.{body}.{signature}",
+        f"{header}..{signature}",
+        jws.encode(b"not JSON", SECRET, algorithm="HS256"),
+        _signed_text(header, "A"),
+        _signed_text(header, "!!!!"),
+        _signed_text(header, base64.urlsafe_b64encode(b"{}").decode()),
+        signed({}, headers={"crit": ["exp"], "exp": 1}),
+        signed({"sub": "bob"}),
+        good,
+    ]
+
+
+def _signed_text(header: str, body: str) -> str:
+    """Sign a body that may not be base64."""
+    text = f"{header}.{body}"
+    proof = hmac.digest(SECRET, text.encode(), "sha256")
+    return f"{text}.{base64.urlsafe_b64encode(proof).decode().rstrip('=')}"
+
+
+@pytest.mark.parametrize("token", _lookalikes())
+def test_a_known_header_changes_no_verdict(token: str) -> None:
+    def verdict(tokens: Tokens) -> object:
+        try:
+            return tokens.claims(token, NOW)
+        except (TokenExpired, Unauthenticated) as error:
+            return type(error), error.detail
+
+    knowing = Tokens(SECRET)
+    knowing.claims(signed({}), NOW)
+    assert verdict(knowing) == verdict(Tokens(SECRET))
 
 
 def test_an_empty_token_is_the_nobody_of_the_default_tenant() -> None:
