@@ -32,6 +32,7 @@ from gateway.errors import StoreUnavailable
 from gateway.fanout import routes as fanout_routes
 from gateway.fanout.evictions import Evictions
 from gateway.fanout.hub import Hub
+from gateway.fanout.origins import lends_cookies
 from gateway.fanout.overload import turn_away
 from gateway.fanout.watch import watch
 from gateway.jobs.attachments import Attachments
@@ -130,7 +131,7 @@ def build_app(
         Middleware(RateLimit, spend=spend),
     ]
     app = Starlette(lifespan=lifespan, middleware=_middleware(settings, inner), exception_handlers=exception_handlers())
-    app.state.turn_away = turn_away
+    app.state.turn_away = turn_away(settings)
     return app
 
 
@@ -148,8 +149,7 @@ def _middleware(settings: Settings, inner: list[Middleware]) -> list[Middleware]
             "Prefer",
             "traceparent",
         ],
-        # Another origin's page may use the cookie only when it is allowed by name.
-        allow_credentials=settings.cookie is not None and "*" not in settings.allowed_origins,
+        allow_credentials=lends_cookies(settings),
         expose_headers=_EXPOSED,
     )
     allowed = [cross_origin] if settings.allowed_origins else []

@@ -102,6 +102,13 @@ class BodyTooLarge(GatewayError):
     code, status, title = "body-too-large", 413, "The body is too large"
 
 
+class BodyTooSlow(GatewayError):
+    """The body did not arrive in time."""
+
+    code, status, title = "body-too-slow", 408, "The body takes too long"
+    retryable = True
+
+
 class UnsupportedMediaType(GatewayError):
     """The body is not JSON."""
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import re
+from collections.abc import Awaitable, Callable
+from functools import partial
 from typing import Any
 
 import msgspec
@@ -64,7 +66,7 @@ class EmulationRoutes:
     async def http_stream(self, request: Request) -> Response:
         """POST /connection/http_stream: the body holds the first commands, the answer's lines are the replies."""
         check_origin(request.headers, self._deps.settings)
-        return await self._open(request, await read_body(request, limit=MAX_MESSAGE), Wire.LINE)
+        return await self._open(request, partial(read_body, request, limit=MAX_MESSAGE), Wire.LINE)
 
     async def sse(self, request: Request) -> Response:
         """GET /connection/sse?cf_connect=…: the same with the replies as SSE."""
@@ -78,9 +80,14 @@ class EmulationRoutes:
             response = Response()
             response.raw_headers = list(sse.HEADERS)
             return response
-        return await self._open(request, (first or "").encode("utf-8", "surrogatepass"), Wire.DATA)
 
-    async def _open(self, request: Request, first: bytes, wire: Wire) -> Response:
+        async def commands() -> bytes:
+            return (first or "").encode("utf-8", "surrogatepass")
+
+        return await self._open(request, commands, Wire.DATA)
+
+    async def _open(self, request: Request, read: Callable[[], Awaitable[bytes]], wire: Wire) -> Response:
+        """Answer; `read` reads the first commands, once the client has its seat: slow ones are counted as well."""
         deps = self._deps
         principal = await caller_of(request, deps.settings, deps.authenticator)
         if deps.hub.draining:
@@ -89,6 +96,11 @@ class EmulationRoutes:
             seat = deps.seats.seat(host_of(request), principal.tenant if principal else "")
         except TooManyConnections:
             return _turned_away(wire, codes.TOO_MANY)
+        try:
+            first = await read()
+        except BaseException:
+            seat.leave()
+            raise
         return EmulatedResponse(self._emulation, principal, first, wire, seat)
 
     async def further(self, request: Request) -> Response:

@@ -40,6 +40,21 @@ def trusts_cookies(headers: Headers, allowed: tuple[str, ...]) -> bool:
     return origin in allowed or _same(origin, headers.get("host", ""))
 
 
+def lends_cookies(settings: Settings) -> bool:
+    """Whether pages of other origins may use the cookie: only those that are allowed by name."""
+    return settings.cookie is not None and "*" not in settings.allowed_origins
+
+
+def readable_by(origin: str, settings: Settings) -> list[tuple[bytes, bytes]]:
+    """Return the headers that let a page of another origin read an answer, as the CORS middleware writes them."""
+    if "*" in settings.allowed_origins:
+        return [(b"access-control-allow-origin", b"*")]
+    if origin not in settings.allowed_origins:
+        return []
+    headers = [(b"access-control-allow-origin", origin.encode()), (b"vary", b"Origin")]
+    return [*headers, (b"access-control-allow-credentials", b"true")] if lends_cookies(settings) else headers
+
+
 def _same(origin: str, host: str) -> bool:
     return bool(host) and urlsplit(origin).netloc.lower() == host.lower()
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 from sse_starlette import EventSourceResponse
@@ -95,7 +95,8 @@ class StreamResponse(EventSourceResponse):
         return sse.opening(stream.position, retry) + body
 
     def _turn_away(self, reason: str) -> Response:
-        return farewell(reason, random.uniform(*self._hub.options.retry))  # noqa: S311 - jitter
+        cursor = place(self._spec.sign, self._cursor, self._fault)
+        return farewell(reason, random.uniform(*self._hub.options.retry), cursor)  # noqa: S311 - jitter
 
     def _start(self) -> Message:
         return {"type": "http.response.start", "status": 200, "headers": list(self.raw_headers)}
@@ -107,9 +108,21 @@ async def _nothing() -> AsyncIterator[bytes]:
         yield part
 
 
-def farewell(reason: str, retry: float) -> Response:
-    """Answer a reader that may come back after `retry` seconds, before it has a stream."""
-    response = Response(sse.bye(reason, retry))
+def place(sign: Callable[[str], str] | None, cursor: sse.Cursor | None, fault: str) -> str:
+    """Return the id a reader is sent away with, or empty.
+
+    Its ticket has been used up, so it must have something that proves it the next time (DESIGN 3.6), and no less
+    than it came with: its cursor, or that it had none, or that it was not ours.
+    """
+    if sign is None:
+        return ""
+    text = (cursor or (sse.LOST if fault else sse.FRESH)).text
+    return f"{text}.{sign(text)}"
+
+
+def farewell(reason: str, retry: float, cursor: str = "") -> Response:
+    """Answer a reader that may come back after `retry` seconds, before it has a stream; `cursor` as `place` says."""
+    response = Response(sse.bye(reason, retry, cursor))
     response.raw_headers = [*sse.HEADERS, (b"content-length", str(len(response.body)).encode())]
     return response
 

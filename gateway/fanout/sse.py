@@ -45,6 +45,11 @@ class Cursor(NamedTuple):
         return f"{self.generation}.{base36(self.sequence)}"
 
 
+# What proves a ticket for a reader that has seen nothing yet: no store has this generation. From the first on it still
+# wants whatever is present when it comes; the second could not be resumed, and still has to be told.
+FRESH, LOST = Cursor("0", 0), Cursor("0", 1)
+
+
 def parse_cursor(text: str) -> Cursor | None:
     """Read an `id:` that came back, or None when it was never ours."""
     match = _CURSOR.match(text)
@@ -97,10 +102,11 @@ def reset(cursor: str, reason: str) -> bytes:
     return block(cursor.encode(), RESET.encode(), msgspec.json.encode({"reason": reason}))
 
 
-def bye(reason: str, retry: float) -> bytes:
-    """Encode the control event before we close: come back after `retry` seconds."""
+def bye(reason: str, retry: float, cursor: str = "") -> bytes:
+    """Encode the control event before we close: come back after `retry` seconds, with `cursor` if there is one."""
     body = msgspec.json.encode({"reason": reason})
-    return b"retry: %d\nevent: %b\ndata: %b\n\n" % (round(retry * 1000), BYE.encode(), body)
+    place = f"id: {cursor}\n".encode() if cursor else b""
+    return b"retry: %d\n%bevent: %b\ndata: %b\n\n" % (round(retry * 1000), place, BYE.encode(), body)
 
 
 def state_block(event: bytes, cursor: bytes, *, named: bool = True) -> bytes:

@@ -18,7 +18,7 @@ from gateway.events import MAX_CHANNELS, channel_fault, namespace
 from gateway.fanout import sse
 from gateway.fanout.dependencies import Dependencies
 from gateway.fanout.origins import cookie_principal, host_of
-from gateway.fanout.responses import StreamResponse, farewell, head_only
+from gateway.fanout.responses import StreamResponse, farewell, head_only, place
 from gateway.fanout.stream import StreamSpec
 from gateway.web.pagination import Query
 
@@ -49,8 +49,20 @@ class _Asked(NamedTuple):
     resumed: str | None
 
     @property
-    def cursor(self) -> sse.Cursor | None:
+    def shown(self) -> sse.Cursor | None:
+        """What may prove a ticket."""
         return sse.parse_cursor(self.resumed) if self.resumed else None
+
+    @property
+    def cursor(self) -> sse.Cursor | None:
+        """Where the reader stands, if it has seen anything."""
+        shown = self.shown
+        return None if shown is not None and shown[:2] == sse.FRESH[:2] else shown
+
+    @property
+    def fault(self) -> str:
+        """Why the stream cannot begin from where the reader stood, or empty."""
+        return "cursor" if self.resumed and self.shown is None else ""
 
 
 class Streams:
@@ -64,8 +76,10 @@ class Streams:
         asked = _asked(request)
         if request.method == "HEAD":
             return head_only()  # and a ticket is not used up
+        sign = None
         try:
             reader = await self._reader(request, asked)
+            sign = reader.sign  # from here on a ticket is used up
             await self._deps.spend(reader.principal.tenant)
             await self._allow(reader.principal, asked.channels)
             if await self._over(reader.principal.tenant, asked):
@@ -74,7 +88,7 @@ class Streams:
         except GatewayError as error:
             if not error.retryable:
                 raise
-            return self._not_now(error)
+            return self._not_now(error, place(sign, asked.cursor, asked.fault))
         spec = StreamSpec(
             tenant=reader.principal.tenant,
             channels=asked.channels,
@@ -84,21 +98,20 @@ class Streams:
             expires_at=reader.principal.expires_at,
             credential=reader.principal.credential,
         )
-        fault = "" if asked.cursor or not asked.resumed else "cursor"
-        return StreamResponse(self._deps.hub, spec, asked.cursor, fault, seat)
+        return StreamResponse(self._deps.hub, spec, asked.cursor, asked.fault, seat)
 
-    def _not_now(self, error: GatewayError) -> Response:
+    def _not_now(self, error: GatewayError, cursor: str) -> Response:
         """Answer what is temporary: EventSource never retries anything but a 200."""
         reason, longer = next((told for kind, told in _REASONS if isinstance(error, kind)), ("unavailable", 1))
         retry = (error.retry_after or 0.0) + longer * random.uniform(*self._deps.hub.options.retry)  # noqa: S311 - jitter
-        return farewell(reason, retry)
+        return farewell(reason, retry, cursor)
 
     async def _reader(self, request: Request, asked: _Asked) -> _Reader:
         principal = optional_principal(request.scope)
         if principal is not None:
             return _Reader(principal)
         if asked.ticket:
-            return await self._with_ticket(asked.ticket, asked.cursor)
+            return await self._with_ticket(asked.ticket, asked.shown)
         if asked.token:
             principal = await self._deps.authenticator.verify(asked.token)
             if principal.kind == "token":

@@ -139,14 +139,14 @@ class Admission:
         newcomer.refuse(self._turn_away, random.uniform(*RETRY))  # noqa: S311 - jitter
 
 
-def unavailable(first: bytes, retry: float) -> bytes:
-    """Answer any request with 503 and when to come back."""
+def unavailable(first: bytes, retry: float, headers: bytes = b"") -> bytes:
+    """Answer any request with 503 and when to come back; `headers` are further lines of the head."""
     del first
     body = (
         b'{"type":"urn:gateway:problem:unavailable","title":"Temporarily unavailable","status":503,"detail":"Too busy"}'
     )
     return (
         b"HTTP/1.1 503 Service Unavailable\r\ncontent-type: application/problem+json\r\ncontent-length: %d\r\n"
-        b"retry-after: %d\r\ncache-control: no-store\r\nconnection: close\r\n\r\n%b"
-        % (len(body), round(retry) or 1, body)
+        b"retry-after: %d\r\ncache-control: no-store\r\n%bconnection: close\r\n\r\n%b"
+        % (len(body), round(retry) or 1, headers, body)
     )

@@ -35,6 +35,8 @@ class HttpProtocol(HttpToolsProtocol):
     _held: bytearray | None = None  # what came before it was admitted
     _asking = False  # in the middle of a request head
     _head_bytes = 0
+    _inside = False  # in the middle of a request, head or body
+    _others = _behind = False  # the chunk holds bytes of another request; the newest head came behind such bytes
 
     def __init__(self, *args: Any, admission: Admission | None = None, heads: Heads, **kwargs: Any) -> None:  # noqa: ANN401 - uvicorn's own
         super().__init__(*args, **kwargs)
@@ -82,6 +84,7 @@ class HttpProtocol(HttpToolsProtocol):
         self._unset_keepalive_if_required()
         if self.transport.is_closing():
             return  # refused; what else it says does not matter
+        self._others = self._inside
         try:
             self.parser.feed_data(data)
         except httptools.HttpParserUpgrade as upgrade:
@@ -104,7 +107,10 @@ class HttpProtocol(HttpToolsProtocol):
         if self._answered():
             self._heads.wait(self)
         if self._asking:
-            self._head_bytes += size
+            # The parser does not say where in a chunk a head begins. Behind another request it is counted from the
+            # next chunk on, so that it may be one chunk too large, but a body is never taken for a head.
+            self._head_bytes += 0 if self._behind else size
+            self._behind = False
             if self._head_bytes > MAX_BYTES:
                 self._refuse(_TOO_LARGE)
 
@@ -138,6 +144,7 @@ class HttpProtocol(HttpToolsProtocol):
     def on_message_begin(self) -> None:
         """Begin a head."""
         self._asking, self._head_bytes = True, 0
+        self._behind, self._others, self._inside = self._others, True, True
         super().on_message_begin()
 
     def on_headers_complete(self) -> None:
@@ -147,6 +154,11 @@ class HttpProtocol(HttpToolsProtocol):
         self._asking = False
         self._heads.came(self)
         super().on_headers_complete()
+
+    def on_message_complete(self) -> None:
+        """End a request."""
+        self._inside = False
+        super().on_message_complete()
 
     def on_response_complete(self) -> None:
         """Go on, and expect the rest of a head that began meanwhile."""

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 from typing import TypeVar
 
 from starlette.requests import Request
 
-from gateway.errors import BodyTooLarge, UnsupportedMediaType
+from gateway.errors import BodyTooLarge, BodyTooSlow, UnsupportedMediaType
 from gateway.web.decoding import decode
 
 T = TypeVar("T")
 
 MAX_BODY = 1024 * 1024
+IN_TIME = 30.0  # seconds for a whole body: who sends a byte now and then does not hold a connection for ever
 
 _JSON_TYPE = re.compile(r"application/([a-z0-9!#$&^_.-]+\+)?json\Z")  # RFC 6839 section 3.1
 _CHARSET = re.compile(r";\s*charset\s*=\s*\"?([^\s;\"]+)", re.IGNORECASE)
@@ -29,6 +31,7 @@ async def read_json(request: Request, type_: type[T], *, limit: int = MAX_BODY) 
     Raises:
         UnsupportedMediaType: no `Content-Type`, or not JSON in UTF-8.
         BodyTooLarge: more than `limit` bytes.
+        BodyTooSlow: not all there within `IN_TIME`.
         BadRequest: not JSON.
         InvalidFields: wrong fields, every one named.
     """
@@ -41,6 +44,14 @@ async def read_body(request: Request, *, limit: int = MAX_BODY) -> bytes:
     declared = request.headers.get("content-length", "")
     if declared.isdecimal() and int(declared[:20]) > limit:
         raise _too_large(limit)
+    try:
+        async with asyncio.timeout(IN_TIME):
+            return await _read(request, limit)
+    except TimeoutError:
+        raise BodyTooSlow(f"The body was not complete within {IN_TIME:.0f} seconds") from None
+
+
+async def _read(request: Request, limit: int) -> bytes:
     body = bytearray()
     async for chunk in request.stream():
         if len(body) + len(chunk) > limit:

@@ -20,6 +20,7 @@ from starlette.websockets import WebSocket, WebSocketDisconnect, WebSocketState
 
 from gateway.errors import (
     BadRequest,
+    BodyTooSlow,
     GatewayError,
     MethodNotAllowed,
     NotFound,
@@ -177,6 +178,8 @@ def _headers(error: GatewayError) -> dict[str, str]:
     headers = {}
     if error.retry_after is not None:
         headers["Retry-After"] = str(max(0, math.ceil(error.retry_after)))
+    if isinstance(error, BodyTooSlow):
+        headers["Connection"] = "close"  # RFC 9110 section 15.5.9
     if isinstance(error, Unauthenticated):
         # RFC 6750 section 3.
         expired = isinstance(error, TokenExpired)

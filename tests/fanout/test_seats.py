@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import json
 from contextlib import AsyncExitStack
@@ -103,6 +104,35 @@ async def test_a_process_holds_so_many_connections_whatever_their_kind(start: St
     await eventually(lambda: not node.hub.connections)
     async with ws(node), ws(node), sse(node.port, "channel=open:a") as again:
         assert (await again.block())["event"] == "gateway.open"
+
+
+@pytest.mark.parametrize("leaves", [True, False])
+async def test_a_slow_body_has_a_seat_and_a_deadline(
+    start: StartNode,
+    redis_url: str,
+    monkeypatch: pytest.MonkeyPatch,
+    leaves: bool,  # noqa: FBT001 - parametrized
+) -> None:
+    node = await start(settings=settings_for(redis_url, max_connections=1))
+    monkeypatch.setattr("gateway.web.bodies.IN_TIME", 60 if leaves else 1.0)
+    reader, writer = await asyncio.open_connection("127.0.0.1", node.port)
+    writer.write(b"POST /connection/http_stream HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n")
+    writer.write(b"Content-Length: 20\r\n\r\n{")
+
+    async def first() -> str:
+        async with sse(node.port, "channel=open:a") as other:
+            return (await other.block())["event"]
+
+    async with asyncio.timeout(5):
+        while await first() != "gateway.bye":
+            pass
+        if not leaves:
+            answer = await reader.read()  # and the connection is closed
+            assert answer.startswith(b"HTTP/1.1 408 ")
+            assert b"urn:gateway:problem:body-too-slow" in answer
+        writer.transport.abort()
+        while await first() != "gateway.open":
+            pass
 
 
 async def test_a_tenant_is_counted_once_it_is_known(start: StartNode, redis_url: str) -> None:

@@ -4,16 +4,21 @@ from __future__ import annotations
 
 import datetime as dt
 import json
+from contextlib import AsyncExitStack
+from typing import NoReturn
 
 import pytest
 from websockets.exceptions import InvalidStatus
 
+from gateway.auth.principals import Principal
+from gateway.errors import RateLimited, StoreUnavailable
 from gateway.fanout import sse as encoding
 from gateway.store.channels import ChannelStore
 from tests.fanout import support
 from tests.fanout.conftest import StartNode
 from tests.fanout.support import Node, publish, settings_for, sse, token, ws
 from tests.fanout.test_emulation import emulated
+from tests.support.waiting import eventually
 
 OWN = "Origin: http://127.0.0.1"  # as the client's Host
 SAME = "Sec-Fetch-Site: same-origin"
@@ -157,3 +162,60 @@ async def test_a_filter_holds_for_the_state_after_a_reset(start: StartNode, chan
         assert (await client.event())["event"] == "gateway.reset"
         await publish(channels, "job:mine", type_="job.failed")
         assert (await client.event())["event"] == "job.failed"
+
+
+@pytest.mark.parametrize("why", ["overload", "rate", "unavailable", "shutdown", "history"])
+async def test_a_reader_that_is_sent_away_comes_back_with_its_ticket(
+    start: StartNode, redis_url: str, channels: ChannelStore, monkeypatch: pytest.MonkeyPatch, why: str
+) -> None:
+    node: Node = await start(settings=settings_for(redis_url, max_connections=1))
+    principal = Principal(tenant="default", subject="ann", kind="token")
+    ticket = (await node.app.state.tickets.issue(principal)).ticket
+    query = f"channel=user:ann&ticket={ticket}"
+    resumed = ("Last-Event-ID: nonsense",) if why == "history" else ()
+
+    async def fails(*_: object) -> NoReturn:
+        raise RateLimited if why == "rate" else StoreUnavailable
+
+    async with AsyncExitStack() as stack:
+        if why == "overload":
+            await (await stack.enter_async_context(sse(node.port, "channel=open:a"))).block()
+        elif why == "rate":
+            monkeypatch.setattr("gateway.fanout.stream_routes.Streams._allow", fails)
+        elif why == "shutdown":
+            monkeypatch.setattr(node.hub, "draining", True)
+        else:
+            monkeypatch.setattr(node.hub, "in_time", fails)
+        async with sse(node.port, query, *resumed) as turned_away:
+            bye = await turned_away.event()
+            reason = "unavailable" if why == "history" else why
+            assert (bye["event"], json.loads(bye["data"])) == ("gateway.bye", {"reason": reason})
+        async with sse(node.port, query, f"Last-Event-ID: {bye['id']}") as again:
+            assert (await again.event())["id"] == bye["id"]
+    monkeypatch.undo()
+    await eventually(lambda: not node.hub.connections)
+    async with sse(node.port, query) as without:
+        assert without.status == 401
+    async with sse(node.port, query, f"Last-Event-ID: {bye['id']}") as back:
+        assert (await back.block())["event"] == "gateway.open"
+        if why == "history":  # it had seen something, and still is told
+            assert json.loads((await back.event())["data"]) == {"reason": "history"}
+        await publish(channels, "user:ann", data=1)
+        assert await back.datas(1) == [1]
+
+
+async def test_a_reader_that_is_sent_away_keeps_its_place(
+    start: StartNode, channels: ChannelStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    node: Node = await start()
+    principal = Principal(tenant="default", subject="ann", kind="token")
+    query = f"channel=user:ann&ticket={(await node.app.state.tickets.issue(principal)).ticket}"
+    async with sse(node.port, f"channel=user:ann&token={token()}") as before:
+        await before.block()
+    await publish(channels, "user:ann", data=1)
+    monkeypatch.setattr(node.hub, "draining", True)
+    async with sse(node.port, query, f"Last-Event-ID: {before.last_id}") as turned_away:
+        bye = await turned_away.event()
+    monkeypatch.undo()
+    async with sse(node.port, query, f"Last-Event-ID: {bye['id']}") as back:
+        assert await back.datas(1) == [1]

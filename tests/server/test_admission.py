@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import asyncio
-from typing import NamedTuple
+from typing import Any, NamedTuple
 from unittest.mock import Mock
 
 import pytest
@@ -12,9 +12,14 @@ from gateway.fanout.overload import turn_away
 from gateway.server import admission
 from gateway.server.admission import Admission, Pace, TurnAway, unavailable
 from gateway.server.http import HttpProtocol
+from gateway.settings import Settings
 from tests.fanout.conftest import StartNode
 from tests.fanout.support import Node, ws
 from tests.support.waiting import eventually
+
+APP = "https://app.example"
+NAMED, EVERYONE = b"access-control-allow-origin: https://app.example", b"access-control-allow-origin: *"
+VARY, COOKIES = b"vary: Origin", b"access-control-allow-credentials: true"
 
 
 class Guest:
@@ -91,7 +96,7 @@ async def test_probes_of_our_health_do_not_wait() -> None:
 
 async def test_a_full_queue_and_a_long_wait_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(admission, "MAX_WAITING", 3)
-    queue = Admission(turn_away)
+    queue = Admission(turn_away(Settings()))
     guests = [Guest([]) for _ in range(30)]
     for guest in guests:
         queue.enter(guest, b"GET /")
@@ -105,14 +110,36 @@ async def test_a_full_queue_and_a_long_wait_are_refused(monkeypatch: pytest.Monk
 
 
 def test_a_stream_is_turned_away_within_a_200() -> None:
-    answer = turn_away(b"GET /v1/stream?channel=a HTTP/1.1\r\n", 2.5)
+    answer = turn_away(Settings())(b"GET /v1/stream?channel=a HTTP/1.1\r\n", 2.5)
     assert answer.startswith(b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream")
     assert answer.endswith(b'retry: 2500\nevent: gateway.bye\ndata: {"reason":"overload"}\n\n')
-    other = turn_away(b"GET /connection/websocket HTTP/1.1\r\n", 2.5)
+    other = turn_away(Settings())(b"GET /connection/websocket HTTP/1.1\r\n", 2.5)
     assert other == unavailable(b"", 2.5)
     head, _, body = other.partition(b"\r\n\r\n")
     assert b"retry-after: 2" in head
     assert b"content-length: %d\r\n" % len(body) in head
+
+
+@pytest.mark.parametrize("line", [b"GET /v1/stream?channel=a", b"GET /v1/jobs"])
+@pytest.mark.parametrize(
+    ("changes", "head", "allowed"),
+    [
+        ({}, b"Origin: https://app.example\r\n\r\n", set()),
+        ({"allowed_origins": (APP,)}, b"Host: x\r\n\r\nOrigin: https://app.example\r\n", set()),
+        ({"allowed_origins": (APP,)}, b"Host: x\r\nX: Origin: https://app.example\r\n\r\n", set()),
+        ({"allowed_origins": (APP,)}, b"Origin: https://evil.example\r\n\r\n", set()),
+        ({"allowed_origins": (APP,)}, b"Host: x\r\noRIGIN:https://app.example \r\n\r\n", {NAMED, VARY}),
+        ({"allowed_origins": (APP,)}, b"Origin: https://app.example\r\n\r\n", {NAMED, VARY}),
+        ({"allowed_origins": (APP,), "cookie": "s"}, b"Origin: https://app.example\r\n\r\n", {NAMED, VARY, COOKIES}),
+        ({"allowed_origins": ("*",), "cookie": "s"}, b"Origin: https://app.example\r\n\r\n", {EVERYONE}),
+    ],
+)
+def test_who_is_turned_away_may_read_it_in_an_allowed_page(
+    line: bytes, changes: dict[str, Any], head: bytes, allowed: set[bytes]
+) -> None:
+    answer = turn_away(Settings(**changes))(line + b" HTTP/1.1\r\n" + head, 1.0)
+    lines = answer.partition(b"\r\n\r\n")[0].split(b"\r\n")
+    assert {each for each in lines if each.startswith((b"access-control", b"vary"))} == allowed
 
 
 async def held_back(start: StartNode, monkeypatch: pytest.MonkeyPatch, body: bytes) -> Held:

@@ -133,6 +133,37 @@ async def test_a_head_that_is_too_large_is_refused(start: bytes) -> None:
         assert (await says(server, start[:1000], start[1000:], pause=0.05)).startswith(b"HTTP/1.1 431 ")
 
 
+BODY = b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n" % (2 * MAX_BYTES) + b"b" * 2 * MAX_BYTES
+LAST = b"GET / HTTP/1.1\r\nConnection: close\r\nA: "
+
+
+@pytest.mark.parametrize("chunks", [[BODY + LAST], [BODY[:1000], BODY[1000:] + LAST], [BODY + ASK + LAST]])
+async def test_a_body_is_not_counted_as_the_head_behind_it(chunks: list[bytes]) -> None:
+    async with served() as server:
+        reader, writer = await asyncio.open_connection("127.0.0.1", server.port)
+        await eventually(lambda: server.server_state.connections)
+        (protocol,) = server.server_state.connections
+        for chunk in chunks:
+            protocol.data_received(chunk)  # as one read of a fast connection
+        protocol.data_received(b"a" * (MAX_BYTES - 100))
+        writer.write(b"\r\n\r\n")
+        answer = await asyncio.wait_for(reader.read(), 5)
+        assert answer.count(b"HTTP/1.1 200 ") == answer.count(b"hello") == 2 + chunks[-1].count(ASK)
+        writer.close()
+
+
+async def test_a_head_behind_a_body_is_bounded_as_any() -> None:
+    async with served() as server:
+        reader, writer = await asyncio.open_connection("127.0.0.1", server.port)
+        await eventually(lambda: server.server_state.connections)
+        (protocol,) = server.server_state.connections
+        protocol.data_received(BODY + LAST)
+        assert (await asyncio.wait_for(reader.readuntil(b"hello"), 5)).startswith(b"HTTP/1.1 200 ")
+        protocol.data_received(b"a" * (MAX_BYTES + 1))
+        assert (await asyncio.wait_for(reader.read(), 5)).startswith(b"HTTP/1.1 431 ")
+        writer.close()
+
+
 async def test_a_pipeline_is_bounded_and_answers_are_not_mixed() -> None:
     async with served() as server:
         few = await says(server, ASK * 5 + ASK.replace(b"\r\n\r\n", b"\r\nConnection: close\r\n\r\n"))

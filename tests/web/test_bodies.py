@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterable
 
 import msgspec
@@ -9,7 +10,8 @@ import pytest
 from starlette.requests import ClientDisconnect, Request
 from starlette.types import Message
 
-from gateway.errors import BadRequest, BodyTooLarge, InvalidFields, UnsupportedMediaType
+from gateway.errors import BadRequest, BodyTooLarge, BodyTooSlow, InvalidFields, UnsupportedMediaType
+from gateway.web import bodies
 from gateway.web.bodies import MAX_BODY, read_json
 
 
@@ -94,3 +96,17 @@ async def test_a_client_that_leaves() -> None:
     request = Request({"type": "http", "method": "POST", "path": "/", "headers": headers}, receive)
     with pytest.raises(ClientDisconnect):
         await read_json(request, Body)
+
+
+async def test_a_body_that_dribbles_has_a_deadline_that_no_byte_renews(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(bodies, "IN_TIME", 0.2)
+
+    async def receive() -> Message:
+        await asyncio.sleep(0.02)
+        return {"type": "http.request", "body": b" ", "more_body": True}
+
+    headers = [(b"content-type", b"application/json")]
+    request = Request({"type": "http", "method": "POST", "path": "/", "headers": headers}, receive)
+    async with asyncio.timeout(5):
+        with pytest.raises(BodyTooSlow):
+            await read_json(request, Body)
