@@ -80,11 +80,12 @@ class Keyring:
         return matching(self._keys, header) if self._fresh else []
 
     async def _renewed(self) -> bool:
-        """Ask for a fetch and wait for its end, unless one has just been."""
-        if not self._fetching and self._asked_at is not None and self._clock() - self._asked_at < self._cool:
-            return False
+        """Wait for the end of the fetch that runs, or ask for one, unless one has just been."""
+        if not self._fetching:
+            if self._asked_at is not None and self._clock() - self._asked_at < self._cool:
+                return False
+            self._wanted.set()
         finished = self._finished
-        self._wanted.set()
         with suppress(TimeoutError):
             async with asyncio.timeout(PATIENCE):
                 await finished.wait()

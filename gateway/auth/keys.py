@@ -18,7 +18,7 @@ from typing import NamedTuple
 from gateway.auth.cache import Cache
 from gateway.auth.capabilities import has_scope
 from gateway.auth.principals import DEFAULT_TENANT, Principal, Scope
-from gateway.auth.revocation import KEY_REMEMBERED, PER_TENANT, TAG, TOTAL, script
+from gateway.auth.revocation import KEY_REMEMBERED, PER_TENANT, TAG, script
 from gateway.errors import Conflict, Forbidden, NotFound
 from gateway.events import new_id
 from gateway.settings import Settings
@@ -85,7 +85,6 @@ class KeyStore:
             "digest": _digest(token),
             "most": MAX_KEYS,
             "per_tenant": PER_TENANT,
-            "total": TOTAL,
         }
         if not await self._store.run(_CREATE, TAG, **arguments):
             raise Conflict(

@@ -27,6 +27,7 @@ REMEMBERED = 30 * 86_400  # seconds: as long as the longest token we mint
 MAX_REMEMBERED = 366 * 86_400
 PER_TENANT = 10_000
 TOTAL = 100_000
+RESERVED = 100  # of each tenant, besides those: nobody can keep another from revoking
 KEY_REMEMBERED = 86_400  # the key itself is gone at once: this is for processes that were away
 _PAGE = 1000
 _SWEEP = 60.0
@@ -119,6 +120,7 @@ class Revocations:
         self._store = store
         self._clock = clock
         self._loaded = False
+        self._most = _LIMIT
         self.view = View()
 
     async def revoke(self, tenant: str, kind: Literal["j", "u"], value: str, *, ttl: int = REMEMBERED) -> Revocation:
@@ -128,8 +130,9 @@ class Revocations:
             Conflict: as many as can be are remembered.
             StoreUnavailable: Redis is away; whether it was recorded is not known.
         """
+        most = {"per_tenant": PER_TENANT, "reserved": RESERVED, "total": TOTAL}
         verdict, *moments = await self._store.run(
-            _REVOKE, TAG, tenant=tenant, kind=kind, value=value, ttl=ttl * 1000, per_tenant=PER_TENANT, total=TOTAL
+            _REVOKE, TAG, tenant=tenant, kind=kind, value=value, ttl=ttl * 1000, **most
         )
         if verdict != b"ok":
             raise Conflict(
@@ -155,11 +158,14 @@ class Revocations:
 
     async def catch_up(self) -> None:
         """Read what has been revoked since the last time; raises StoreUnavailable."""
-        view = View() if len(self.view) > _LIMIT else self.view
+        anew = len(self.view) > self._most
+        view = View() if anew else self.view
         lines = [b""] * _PAGE
         while len(lines) == _PAGE:
             lines = await self._store.run(_SINCE, TAG, since=view.version, limit=_PAGE)
             for line in lines:
                 view.read(line)
         view.forget_ended(self._clock())
+        if anew:
+            self._most = max(_LIMIT, 2 * len(view))  # so many may be in force: do not start over each time
         self.view, self._loaded = view, True

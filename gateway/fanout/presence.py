@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import random
 import secrets
+import time
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from functools import partial
@@ -20,6 +21,7 @@ import structlog
 from gateway.errors import GatewayError, StoreUnavailable
 from gateway.fanout import bulletin
 from gateway.fanout.connection import Connection, Subscription
+from gateway.fanout.crowds import Crowds
 from gateway.fanout.topic import Topic
 from gateway.store.presence import Change, Lease, PresenceStore, Present
 
@@ -133,6 +135,7 @@ class Presence:
         self._hub = hub
         self._store = store
         self._shards: dict[str, _Shard] = {}
+        self._crowds = Crowds(time.monotonic)
 
     def joined(self, member: Member) -> None:
         """Somebody has subscribed."""
@@ -143,8 +146,9 @@ class Presence:
         self._put(member, joined=False)
 
     async def read(self, tenant: str, channel: str, *, limit: int, size: int) -> Present:
-        """Return who is on a channel, on all nodes; see `PresenceStore.read`."""
-        return await self._hub.reads.bounded(partial(self._store.read, tenant, channel, limit=limit, size=size))
+        """Return who is on a channel, on all nodes; see `PresenceStore.read`. Of a crowd, who was there just now."""
+        ask = partial(self._store.read, tenant, channel, limit=limit, size=size)
+        return await self._crowds.read((tenant, channel, limit, size), partial(self._hub.reads.bounded, ask))
 
     def doubt(self) -> None:
         """The server may have restarted: look at once."""

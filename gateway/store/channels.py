@@ -16,6 +16,9 @@ _PUBLISH = Script.load("gateway.store", "lua/publish.lua")
 _HISTORY = Script.load("gateway.store", "lua/history.lua")
 _REPLAY = Script.load("gateway.store", "lua/replay.lua")
 _HEAD = Script.load("gateway.store", "lua/head.lua")
+_NODE_LEASE = Script.load("gateway.store", "lua/node_lease.lua")
+_TELL = Script.load("gateway.store", "lua/tell.lua")
+_NODES = "{nodes}:"  # the tag of what gateway processes tell each other
 
 PAGE = 1000  # publications per script: a script holds everyone else up while it runs
 BATCH = 100  # events per script, for the same reason
@@ -87,11 +90,15 @@ class ChannelStore:
     @staticmethod
     def node_channel(node: str) -> bytes:
         """Return the pub/sub channel on which one gateway process hears what is meant for it."""
-        return b"{nodes}:" + node.encode()
+        return (_NODES + node).encode()
 
-    async def tell(self, node: str, payload: bytes) -> int:
-        """Say something to one gateway process; returns how many heard it. Raises StoreUnavailable."""
-        return await self._store.say(self.node_channel(node), payload)
+    async def live(self, node: str, lease: float) -> None:
+        """Say that a gateway process lives, for `lease` seconds; raises StoreUnavailable."""
+        await self._store.run(_NODE_LEASE, _NODES, node=node, lease=int(lease * 1000))
+
+    async def tell(self, node: str, payload: str) -> bool:
+        """Say something to one gateway process; False when there is no such process. Raises StoreUnavailable."""
+        return bool(await self._store.run(_TELL, _NODES, node=node, payload=payload))
 
     async def publish(
         self,

@@ -63,7 +63,12 @@ class Fixed:
 
 
 class Sentinels:
-    """The master of a name. Whoever connects must check that it is one (`ROLE`): a Sentinel may be behind."""
+    """The master of a name. Whoever connects must check that it is one (`ROLE`): a Sentinel may be behind.
+
+    Attributes:
+        latest: what the Sentinels said last.
+        master: which server was found to be one last; whoever checks says so.
+    """
 
     movable = True
 
@@ -73,6 +78,7 @@ class Sentinels:
         self._asking = asyncio.Lock()
         self._until = 0.0
         self.latest: Node | None = None
+        self.master: Node | None = None
 
     async def find(self, avoid: Node | None = None) -> Node:
         """See `Places`: there is one master, so `avoid` is not looked at."""
@@ -80,7 +86,8 @@ class Sentinels:
         loop = asyncio.get_running_loop()
         async with self._asking:
             if loop.time() >= self._until:
-                self.latest = await self._ask()
+                # When nobody answers, the one known last is probably still it, and `ROLE` tells if not.
+                self.latest = await self._ask() or self.latest
                 self._until = loop.time() + FRESH  # no answer is an answer, too
         if self.latest is None:
             raise RedisConnectionError(f"no Sentinel knows a master {self._address.master!r}")

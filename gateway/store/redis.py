@@ -195,11 +195,6 @@ class Store:
         async with self.guard():
             return [self._cluster.at(node) for node in await self._cluster.slots.masters()]
 
-    async def say(self, channel: bytes, payload: bytes) -> int:
-        """Publish to a pub/sub channel; returns how many subscribers got it. Raises StoreUnavailable."""
-        async with self.guard():
-            return int(await self.client.publish(channel, payload))
-
     async def ping(self) -> None:
         """Ask whether Redis answers; of a Cluster, whether anyone does: the tenants of the others can be served.
 

@@ -38,12 +38,13 @@ class _Following:
         role = await super().read_response()  # type: ignore[misc] # as above
         if role[0] != b"master":
             raise RedisConnectionError(f"{self.host}:{self.port} is not a master")
+        self._sentinels.master = Node(self.host, self.port)
 
-    async def can_read_destructive(self) -> bool:
-        """Whether the connection is not usable as it is; the pool then makes it anew."""
-        if self._sentinels.latest != Node(self.host, self.port):
+    async def can_read(self) -> bool:
+        """Whether the connection is not usable as it is: the pool asks before each use, and then makes it anew."""
+        if self._sentinels.master != Node(self.host, self.port):
             return True
-        return bool(await super().can_read_destructive())  # type: ignore[misc] # as above
+        return bool(await super().can_read())  # type: ignore[misc] # as above
 
     async def read_response(self, *arguments: Any, **options: Any) -> Any:  # noqa: ANN401 - the driver's own
         """Read an answer; one that a former master gives ends the connection."""

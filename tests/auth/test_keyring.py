@@ -83,6 +83,26 @@ async def test_a_flood_of_invented_ids_does_not_reach_the_server(server: KeyServ
     assert server.requests == 5
 
 
+async def test_ids_invented_while_a_fetch_runs_cause_no_other(server: KeyServer) -> None:
+    clock = Clock()
+    server.delay = 0.2
+    async with running(ring(server, clock)) as keyring:
+        assert await kids(keyring, "old") == ["old"]
+        clock.now += 10
+
+        async def refused(kid: str) -> None:
+            with pytest.raises(Unauthenticated):
+                await kids(keyring, kid)
+
+        async with asyncio.TaskGroup() as group:
+            group.create_task(refused("first"))
+            await eventually(lambda: keyring._fetching)
+            for number in range(50):
+                group.create_task(refused(f"invented-{number}"))
+        await refused("late")
+        assert keyring.fetches == 2
+
+
 async def test_a_withdrawn_key_ends_with_the_next_refresh(server: KeyServer) -> None:
     async with running(ring(server, Clock(), refresh=0.05)) as keyring:
         assert await kids(keyring, "old") == ["old"]

@@ -8,10 +8,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from gateway.auth import keys as key_module
 from gateway.auth import revocation
+from gateway.auth.keys import KeyStore
 from gateway.auth.principals import ANONYMOUS, Credential
 from gateway.auth.revocation import TAG, Revocations, View
 from gateway.errors import Conflict, StoreUnavailable
+from gateway.settings import Settings
 from gateway.store.redis import Store
 
 
@@ -86,6 +89,37 @@ async def test_revocations_are_bounded_by_tenant(store: Store, monkeypatch: pyte
     with pytest.raises(Conflict, match="revoke users"):
         await revocations.revoke("acme", "j", "c")
     await revocations.revoke("beta", "j", "c")
+
+
+async def test_what_others_revoked_keeps_no_tenant_from_revoking_or_creating_keys(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(revocation, "TOTAL", 3)
+    monkeypatch.setattr(revocation, "RESERVED", 2)
+    revocations, keys = Revocations(store), KeyStore(store, Settings())
+    for number in range(3):
+        await revocations.revoke("greedy", "j", str(number))
+    with pytest.raises(Conflict):
+        await revocations.revoke("greedy", "j", "one more")
+    key, _ = await keys.create("acme", "ci", ["jobs:write"])
+    await revocations.revoke("acme", "u", "ann")
+    await keys.revoke("acme", key.id)
+    with pytest.raises(Conflict):
+        await revocations.revoke("acme", "u", "beyond the reserve")
+
+
+async def test_revocations_that_have_ended_do_not_keep_keys_from_being_created(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(key_module, "PER_TENANT", 2)
+    revocations, keys = Revocations(store), KeyStore(store, Settings())
+    for number in range(2):
+        await revocations.revoke("acme", "j", str(number))
+    with pytest.raises(Conflict):
+        await keys.create("acme", "ci", [])
+    ends = f"{TAG}revoked:ends"
+    await store.client.zadd(ends, {f"acme j {number}": 1 for number in range(2)})
+    await keys.create("acme", "ci", [])
 
 
 async def test_catching_up_reads_page_after_page(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -7,13 +7,15 @@ from collections.abc import AsyncIterator, Iterator
 from contextlib import AsyncExitStack
 
 import pytest
+from redis.crc import key_slot
 
 from gateway.errors import GatewayError
 from gateway.events import draft, new_id
 from gateway.store.channels import ChannelStore
 from gateway.store.redis import Store
 from tests.fanout.support import Node, WsClient, node, settings_for, token, ws
-from tests.support.clusters import RedisCluster
+from tests.fanout.test_emulation import STREAM, emulated
+from tests.support.clusters import SLOTS, RedisCluster
 from tests.support.waiting import eventually
 
 TENANTS = ("t1", "t0", "t4")  # on the first, second and third master
@@ -114,3 +116,26 @@ async def test_a_node_that_hears_nothing_any_more_is_left(
         await publish(channels, TENANTS[0], 2)
         assert await datas(client, 2) == [1, 2]
     del cluster
+
+
+async def test_emulated_commands_arrive_whichever_server_the_nodes_feed_hears(
+    cluster: RedisCluster, gateway: Node
+) -> None:
+    """PUBLISH counts the listeners at one server only: a node that listens at another must still be found."""
+    own = gateway.channels.node_channel(gateway.hub.node)
+    publisher = key_slot(own) * 3 // SLOTS
+    heard_at = (publisher + 1) % 3
+
+    def hears_there() -> bool:
+        feed = gateway.hub.feed
+        if feed.node is not None and feed.node.port == cluster.nodes[heard_at].port:
+            return bool(cluster.ask(heard_at, "PUBSUB", "NUMSUB", own.decode())[1])  # type: ignore[index] # a list
+        if feed._link is not None:
+            feed._link.end("for the test")
+        return False
+
+    async with node(settings_for(cluster.url, shards=8)) as other, emulated(STREAM, gateway, other) as client:
+        await client.connected()
+        await eventually(hears_there, 20)
+        assert (await client.post({"id": 2, "ping": {}}, node="f" * 16)).status_code == 404
+        assert "subscribe" in await client.ask(subscribe={"channel": "open:a"})

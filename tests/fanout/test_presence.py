@@ -10,6 +10,7 @@ import pytest
 from redis.asyncio import Redis
 
 from gateway.auth.principals import Capability
+from gateway.fanout import crowds
 from gateway.fanout.options import HubOptions
 from gateway.fanout.session import Session
 from gateway.settings import ChannelRules, Settings
@@ -157,6 +158,60 @@ async def test_of_a_crowd_as_many_are_listed_as_fit(start: StartNode, arrive: An
     listed = await present(crowd[0], "room:a")
     assert len(listed) == 2
     assert set(listed) < {member.id for member in crowd}
+
+
+async def crowd(store: PresenceStore, channel: str) -> None:
+    """Let 800 clients of 400 users be on two nodes."""
+    shard = store.tag("default")
+    for name in ("first", "second"):
+        await store.begin(shard, name, 60)
+        await store.show(shard, name, 60, None)
+        who = [(f"{name}-{number}", f"user-{number}") for number in range(400)]
+        changes = [Change("default", channel, True, False, True, client, user, "{}") for client, user in who]
+        assert await store.write(shard, Lease(name, hidden=False), changes)
+
+
+async def test_a_node_asks_about_a_crowd_once_a_while_whoever_wants_to_know(
+    start: StartNode, arrive: Any, redis: Redis, channels: ChannelStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(crowds, "FRESH", 60)
+    node = await start()
+    await crowd(PresenceStore(channels.store), "room:a")
+    client = await arrive(node, "ann")
+    await redis.config_resetstat()
+    for _ in range(5):
+        assert await stats(client, "room:a") == (800, 400)
+        assert len(await present(client, "room:a")) == 800
+    assert (await redis.info("commandstats"))["cmdstat_smembers"]["calls"] == 2, "each question once"
+
+
+async def test_who_comes_to_a_crowd_is_seen_a_moment_later(
+    start: StartNode, arrive: Any, channels: ChannelStore
+) -> None:
+    node = await start()
+    await crowd(PresenceStore(channels.store), "room:a")
+    client = await arrive(node, "ann")
+    assert await stats(client, "room:a") == (800, 400)
+    await client.subscribe("room:a")
+
+    async def seen() -> bool:
+        return await stats(client, "room:a") == (801, 401)
+
+    await eventually(seen)
+
+
+async def test_the_users_of_a_crowd_are_counted_once_a_second_for_all_nodes(
+    channels: ChannelStore, redis: Redis
+) -> None:
+    store = PresenceStore(channels.store)
+    await crowd(store, "a")
+    counted = store.tag("default") + "prs:n:default:a"
+    assert (await store.read("default", "a", limit=0, size=0)).users == 400
+    assert await redis.pttl(counted) in range(-2, 1001), "-2: it has gone by itself already"
+    await redis.set(counted, 7)
+    assert (await store.read("default", "a", limit=0, size=0)).users == 7
+    await redis.delete(counted)
+    assert (await store.read("default", "a", limit=0, size=0)).users == 400
 
 
 async def test_who_wants_it_hears_of_joins_and_leaves(start: StartNode, arrive: Any, channels: ChannelStore) -> None:

@@ -156,6 +156,9 @@ async def test_every_script_works_on_every_master(store: Watched, channels: Chan
     await keys_and_revocations(store, tenant)
     await presence_life(PresenceStore(store), tenant)
     await Rates(store, 100, 10).spend(tenant)
+    assert not await channels.tell(tenant, "nobody")
+    await channels.live(tenant, 60)
+    assert await channels.tell(tenant, "somebody")
     packages = Path(gateway.__file__).parent.glob("*/lua/*.lua")
     scripts = {f"gateway.{path.parts[-3]}/lua/{path.name}" for path in packages if "prelude" not in path.name}
     scripts -= {"gateway.auth/lua/revocations.lua"}  # the prelude of the others

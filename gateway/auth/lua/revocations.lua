@@ -14,8 +14,12 @@ local function forget_ended()
   end
 end
 
+local function remembered(tenant) return tonumber(redis.call('HGET', OF, tenant) or 0) end
+
+-- Whether a tenant may revoke no more. The first A.reserved are every tenant's own, whatever the others took.
 local function full(tenant)
-  return tonumber(redis.call('HGET', OF, tenant) or 0) >= A.per_tenant or redis.call('ZCARD', LOG) >= A.total
+  local own = remembered(tenant)
+  return own >= A.per_tenant or (own >= A.reserved and redis.call('ZCARD', LOG) >= A.total)
 end
 
 -- Revoke, and tell every process; a second time moves the moment, and never shortens the memory. Returns the
