@@ -30,7 +30,7 @@ class HubOptions:
         members: in one answer about presence.
         rate: commands per second a client may send on end.
         burst: commands it may send at once; with as many again over that it is closed (3013).
-        errors: refused commands in a row after which a client is closed (3509).
+        errors: commands refused for good in a row after which a client is closed (3509); temporary errors do not count.
     """
 
     ping: float = 25.0

@@ -32,7 +32,7 @@ class Session(Subscriber):
         warned: the client has been told that it has ended.
         talk: what waits to be handled or written, None while the client is silent.
         paid_until: see `limits.spend`.
-        failures: commands refused since the last that was not.
+        failures: commands refused for good since the last that was not refused.
     """
 
     __slots__ = (
