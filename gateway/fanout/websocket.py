@@ -55,7 +55,7 @@ class WebSocketConnection(Session):
     def _read(self, reader: FrameReader, data: bytes) -> bool:
         """Read a little of what is not plain: tiny frames take long. False when nothing more is to be read."""
         received = reader.feed(data)
-        if received.reply and not received.closed:
+        if received.reply and not received.closed and not self.closing:
             self.sink.write(received.reply)
         for message in received.messages:
             self.receive(message)

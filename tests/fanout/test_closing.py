@@ -1,0 +1,84 @@
+"""The ends of WebSockets, frame by frame."""
+
+from __future__ import annotations
+
+import asyncio
+import struct
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import pytest
+
+from gateway.auth.principals import Principal
+from gateway.fanout.websocket import WebSocketConnection
+from tests.fanout.conftest import StartNode
+from tests.fanout.support import Node
+from tests.faults.wire import CLOSE, UPGRADE, Cutter, frame
+from tests.support.waiting import eventually
+
+PING = 0x89
+
+
+class Raw:
+    """A WebSocket after its handshake, as bytes."""
+
+    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.reader, self.writer = reader, writer
+        self._cutter = Cutter()
+
+    async def frames(self, limit: float = 5) -> list[tuple[int, bytes]]:
+        """Wait for some frames; none when the connection has ended."""
+        async with asyncio.timeout(limit):
+            while data := await self.reader.read(65536):
+                self._cutter.add(data)
+                if found := list(self._cutter.frames()):
+                    return found
+        return []
+
+    async def rest(self) -> list[tuple[int, bytes]]:
+        """Read to the end of the connection."""
+        found: list[tuple[int, bytes]] = []
+        while more := await self.frames():
+            found += more
+        return found
+
+
+@asynccontextmanager
+async def raw(node: Node) -> AsyncIterator[Raw]:
+    reader, writer = await asyncio.open_connection("127.0.0.1", node.port)
+    try:
+        writer.write(UPGRADE)
+        assert (await reader.readuntil(b"\r\n\r\n")).startswith(b"HTTP/1.1 101 ")
+        yield Raw(reader, writer)
+    finally:
+        writer.transport.abort()
+
+
+@pytest.mark.parametrize("way", ["revoke", "farewell"])
+async def test_nothing_follows_a_close_frame(start: StartNode, way: str) -> None:
+    called, release = asyncio.Event(), asyncio.Event()
+
+    async def block(_principal: Principal, _data: bytes) -> bytes:
+        called.set()
+        await release.wait()
+        return b"1"
+
+    node = await start(calls={"test.block": block})
+    async with raw(node) as client:
+        client.writer.write(frame(b'{"id":1,"connect":{}}'))
+        await client.frames()
+        client.writer.write(frame(b'{"id":2,"ping":{}}\n{"id":3,"rpc":{"method":"test.block"}}'))
+        await called.wait()
+        (connection,) = node.hub.connections
+        assert isinstance(connection, WebSocketConnection)
+        talk = connection.talking()
+        getattr(connection, way)()
+        release.set()
+        await eventually(lambda: not talk.running)
+        client.writer.write(frame(b"are you there", PING))
+        client.writer.write(frame(struct.pack("!H", 1000), CLOSE))
+        seen = await client.rest()
+        firsts = [first for first, _ in seen]
+        assert firsts.count(CLOSE) == 1
+        assert firsts[-1] == CLOSE, seen
+        assert b'"id":2' in b"".join(payload for _, payload in seen), "what was answered before the close came"
