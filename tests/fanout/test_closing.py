@@ -10,6 +10,7 @@ from contextlib import asynccontextmanager
 import pytest
 
 from gateway.auth.principals import Principal
+from gateway.fanout.stream import StreamSpec
 from gateway.fanout.websocket import WebSocketConnection
 from tests.fanout.conftest import StartNode
 from tests.fanout.support import Node
@@ -82,3 +83,29 @@ async def test_nothing_follows_a_close_frame(start: StartNode, way: str) -> None
         assert firsts.count(CLOSE) == 1
         assert firsts[-1] == CLOSE, seen
         assert b'"id":2' in b"".join(payload for _, payload in seen), "what was answered before the close came"
+
+
+async def test_who_was_just_being_let_in_when_everyone_was_sent_away_goes_as_well(
+    start: StartNode, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    node = await start()
+    opening, release = asyncio.Event(), asyncio.Event()
+    head = node.hub.reads.head
+
+    async def slow(spec: StreamSpec) -> tuple[str, int]:
+        opening.set()
+        await release.wait()
+        return await head(spec)
+
+    monkeypatch.setattr(node.hub.reads, "head", slow)
+    reader, writer = await asyncio.open_connection("127.0.0.1", node.port)
+    writer.write(b"GET /v1/stream?channel=open:a HTTP/1.1\r\nHost: x\r\n\r\n")
+    await opening.wait()
+    await node.hub.drain()
+    release.set()
+    answer = await asyncio.wait_for(reader.read(), 5)
+    assert answer.count(b"id: ") == 1, "the opening comes first, so that the reader can resume"
+    assert b"event: gateway.bye" in answer[answer.index(b"id: ") :]
+    assert b"shutdown" in answer
+    await eventually(lambda: not node.hub.connections)
+    writer.transport.abort()
