@@ -11,7 +11,8 @@ class HubOptions:
 
     Attributes:
         ping: between two `{}` pings to a WebSocket; a pong must have come by the next one.
-        connect: a WebSocket that has not sent `connect` by then is closed (3502).
+        connect: a WebSocket that has not sent `connect` by then is closed (3502); for one whose `connect` is at work
+            by then, the work may take as long again (3004).
         comment: between two comments on a stream, so that proxies keep it open.
         stuck: a reader whose buffer stays full for so long is closed (3008).
         grace: an expired connection may still refresh for so long (3005 after it).

@@ -10,10 +10,12 @@ from contextlib import asynccontextmanager
 import pytest
 
 from gateway.auth.principals import Principal
+from gateway.fanout.options import HubOptions
 from gateway.fanout.stream import StreamSpec
 from gateway.fanout.websocket import WebSocketConnection
 from tests.fanout.conftest import StartNode
-from tests.fanout.support import Node
+from tests.fanout.endings import closed
+from tests.fanout.support import Node, token, ws
 from tests.faults.wire import CLOSE, UPGRADE, Cutter, frame
 from tests.support.waiting import eventually
 
@@ -83,6 +85,34 @@ async def test_nothing_follows_a_close_frame(start: StartNode, way: str) -> None
         assert firsts.count(CLOSE) == 1
         assert firsts[-1] == CLOSE, seen
         assert b'"id":2' in b"".join(payload for _, payload in seen), "what was answered before the close came"
+
+
+@pytest.mark.parametrize("answered", [True, False])
+async def test_who_waits_for_our_answer_to_connect_is_not_stale(
+    start: StartNode,
+    monkeypatch: pytest.MonkeyPatch,
+    answered: bool,  # noqa: FBT001 - parametrized
+) -> None:
+    node = await start(options=HubOptions(connect=0.6, farewell=0.5))
+    authenticator = node.app.state.authenticator
+    verify, release, loop = authenticator.verify, asyncio.Event(), asyncio.get_running_loop()
+
+    async def slow(credential: str) -> Principal:
+        await release.wait()
+        principal: Principal = await verify(credential)
+        return principal
+
+    monkeypatch.setattr(authenticator, "verify", slow)
+    began = loop.time()
+    async with ws(node, hello=False) as client:
+        await client.send(connect={"token": token()})
+        if answered:
+            await eventually(lambda: loop.time() > began + 0.9)  # past the deadline for who says nothing
+            release.set()
+            assert "connect" in await client.next()
+        else:
+            assert await closed(client) == (3004, "internal server error")
+            release.set()
 
 
 async def test_who_was_just_being_let_in_when_everyone_was_sent_away_goes_as_well(
