@@ -133,6 +133,8 @@ class Commands:
 
     def _refuse(self, session: Session, command: centrifuge.Command, refusal: Refusal) -> None:
         session.reply(replies.refuse(command.id, refusal))
+        if refusal.temporary:
+            return  # not the client's fault, and 3509 would be for good
         session.failures += 1
         if session.failures >= self._hub.options.errors:
             session.close(codes.TOO_MANY_ERRORS)

@@ -67,10 +67,9 @@ class EmulatedConnection(WebSocketConnection):
 
     def receive(self, message: bytes) -> None:
         """Take the commands of one request."""
-        if len(self.talking().inbox) >= self.hub.options.backlog:
+        super().receive(message)
+        if self.talk is not None and self.talk.full(self.hub.options.backlog):
             self.close(codes.TOO_MANY)  # there is no reading less of a client that sends requests
-        else:
-            super().receive(message)
 
     def regulate(self) -> None:
         """Read on in any case: the answer's connection says nothing but that it ends."""

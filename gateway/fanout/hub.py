@@ -147,8 +147,10 @@ class Hub:
     # Connections.
 
     def enter(self, connection: Connection) -> None:
-        """A connection has begun; its credential may have been revoked since it was looked at."""
+        """A connection has begun; meanwhile its credential may have been revoked, or everyone been sent away."""
         self.connections.add(connection)
+        if self.draining:
+            self.loop.call_soon(connection.farewell)
         if connection.credential is not None and self.revoked(connection.credential):
             self.loop.call_soon(connection.revoke)
 

@@ -11,7 +11,8 @@ class HubOptions:
 
     Attributes:
         ping: between two `{}` pings to a WebSocket; a pong must have come by the next one.
-        connect: a WebSocket that has not sent `connect` by then is closed (3502).
+        connect: a WebSocket that has not sent `connect` by then is closed (3502); for one whose `connect` is at work
+            by then, the work may take as long again (3004).
         comment: between two comments on a stream, so that proxies keep it open.
         stuck: a reader whose buffer stays full for so long is closed (3008).
         grace: an expired connection may still refresh for so long (3005 after it).
@@ -30,7 +31,7 @@ class HubOptions:
         members: in one answer about presence.
         rate: commands per second a client may send on end.
         burst: commands it may send at once; with as many again over that it is closed (3013).
-        errors: refused commands in a row after which a client is closed (3509).
+        errors: commands refused for good in a row after which a client is closed (3509); temporary errors do not count.
     """
 
     ping: float = 25.0

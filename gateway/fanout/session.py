@@ -32,7 +32,7 @@ class Session(Subscriber):
         warned: the client has been told that it has ended.
         talk: what waits to be handled or written, None while the client is silent.
         paid_until: see `limits.spend`.
-        failures: commands refused since the last that was not.
+        failures: commands refused for good since the last that was not refused.
     """
 
     __slots__ = (
@@ -178,7 +178,9 @@ class Session(Subscriber):
     # Answering.
 
     def reply(self, line: bytes) -> None:
-        """Answer a command. Answers made in one turn leave together."""
+        """Answer a command. Answers made in one turn leave together; none follows a close (RFC 6455 section 5.5.1)."""
+        if self.closing:
+            return
         talk = self.talking()
         talk.out.append(line)
         if not talk.flushing:
@@ -199,11 +201,11 @@ class Session(Subscriber):
         out, fresh = talk.out, talk.fresh
         talk.out, talk.fresh, talk.flushing = [], [], False
         self.fall_silent()
-        if self.closed:
+        if self.closing:
             return
         for message in replies.join(out, MAX_BATCH):
             self.send(message)
         for subscription in fresh:
             subscription.fetching = False
-        if fresh and not self.closing and self.catch_up():
+        if fresh and self.catch_up():
             self.hub.pump.resume(self)

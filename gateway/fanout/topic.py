@@ -80,7 +80,7 @@ class Topic:
         self.live: tuple[dict[Subscription, None], ...] = tuple({} for _ in Wire)
         self.lagging: dict[Subscription, None] = {}
         self.listeners: dict[Subscription, None] = {}
-        self.waiters: list[asyncio.Future[None]] = []
+        self.waiters: set[asyncio.Future[None]] = set()
         self.backfill: asyncio.Lock | None = None
         self.users = 0
         self.verified = 0.0
@@ -198,7 +198,7 @@ class Topic:
 
     def wake(self) -> None:
         """Tell everyone who waits for the topic to be in step with the store."""
-        waiters, self.waiters = self.waiters, []
+        waiters, self.waiters = self.waiters, set()
         for waiter in waiters:
             if not waiter.done():
                 waiter.set_result(None)

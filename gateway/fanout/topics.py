@@ -95,8 +95,11 @@ class Topics:
             async with asyncio.timeout(self._options.attach):
                 while held := [topic for topic in topics if topic.holding]:
                     waiter: asyncio.Future[None] = loop.create_future()
-                    held[0].waiters.append(waiter)
-                    await waiter
+                    held[0].waiters.add(waiter)
+                    try:
+                        await waiter
+                    finally:
+                        held[0].waiters.discard(waiter)  # who gave up, too, or an outage would collect them
         except TimeoutError:
             raise StoreUnavailable from None
 

@@ -55,7 +55,7 @@ class WebSocketConnection(Session):
     def _read(self, reader: FrameReader, data: bytes) -> bool:
         """Read a little of what is not plain: tiny frames take long. False when nothing more is to be read."""
         received = reader.feed(data)
-        if received.reply and not received.closed:
+        if received.reply and not received.closed and not self.closing:
             self.sink.write(received.reply)
         for message in received.messages:
             self.receive(message)
@@ -154,6 +154,8 @@ class WebSocketConnection(Session):
             self.close(told)
             return None
         options = self.hub.options
+        if not self.connected:
+            return self._ping_at + options.connect
         if now >= self._ping_at:
             self._ping_at = now + options.ping
             self._awaiting_pong = self.paused_at is None
@@ -165,7 +167,10 @@ class WebSocketConnection(Session):
     def _overdue(self, now: float) -> codes.Disconnect | None:
         options = self.hub.options
         if not self.connected:
-            return codes.STALE
+            # Clients never come back after "stale"; that we take long to answer `connect` is not their fault.
+            if self.talk is None or not self.talk.running:
+                return codes.STALE
+            return codes.SERVER_ERROR if now >= self._ping_at + options.connect else None
         if now >= self.expires + options.grace:
             return codes.CONNECTION_EXPIRED
         if self.paused_at is not None:

@@ -11,7 +11,9 @@ from typing import Any
 import httpx
 import pytest
 
+from gateway.auth.principals import Principal
 from gateway.fanout.emulated import EmulatedConnection
+from gateway.fanout.frames import MAX_MESSAGE
 from gateway.fanout.options import HubOptions
 from gateway.store.channels import ChannelStore
 from tests.fanout.conftest import StartNode
@@ -194,6 +196,30 @@ async def test_a_client_that_sends_faster_than_it_is_served_is_closed(
             await client.post({"id": number, "history": {"channel": "open:a", "limit": 1}})
         assert (await client.until("push"))["disconnect"]["code"] == 3013
         never.set()
+
+
+async def test_the_bytes_that_wait_for_a_session_are_bounded(start: StartNode) -> None:
+    called, release = asyncio.Event(), asyncio.Event()
+
+    async def block(_principal: Principal, _data: bytes) -> bytes:
+        called.set()
+        await release.wait()
+        return b"1"
+
+    node = await start(calls={"test.block": block})
+    async with emulated(STREAM, node) as client:
+        await client.connected()
+        await client.post({"id": 2, "rpc": {"method": "test.block"}})
+        await called.wait()
+        large = {"publish": {"channel": "open:a", "data": "x" * (MAX_MESSAGE * 2 // 3)}}
+        (connection,) = node.hub.connections
+        assert isinstance(connection, EmulatedConnection)
+        await client.post({"id": 3, **large})
+        assert not connection.closing, "one waits, whatever its size"
+        await client.post({"id": 4, **large})
+        assert (await client.until("push"))["disconnect"]["code"] == 3013
+        assert not connection.talking().inbox
+        release.set()
 
 
 async def test_commands_wait_while_the_client_does_not_read_its_answers(start: StartNode) -> None:

@@ -15,6 +15,7 @@ from websockets.exceptions import ConnectionClosed
 from websockets.frames import Frame, Opcode
 
 from gateway.auth.principals import Principal
+from gateway.errors import StoreUnavailable
 from gateway.fanout import limits
 from gateway.fanout.limits import Verdict
 from gateway.fanout.options import HubOptions
@@ -133,6 +134,21 @@ async def test_a_client_whose_commands_are_all_refused_is_closed(start: StartNod
         replies, code = await ended(client)
         assert code == 3509
         assert [reply["error"]["code"] for reply in replies if reply["id"] >= 500] == [103] * 20
+
+
+async def test_a_client_is_not_driven_away_by_faults_of_ours(start: StartNode, monkeypatch: pytest.MonkeyPatch) -> None:
+    node = await start(options=HubOptions(errors=20))
+
+    async def away(*_: object, **__: object) -> None:
+        raise StoreUnavailable
+
+    async with ws(node) as client:
+        with monkeypatch.context() as outage:
+            outage.setattr(node.channels, "publish", away)
+            await client.socket.send(commands(100, 150, publish={"channel": "open:a", "data": 1}))
+            replies = [await client.next() for _ in range(50)]
+            assert {(reply["error"]["code"], reply["error"]["temporary"]) for reply in replies} == {(100, True)}
+        assert (await client.ask(publish={"channel": "open:a", "data": 1}))["publish"] == {}
 
 
 async def test_more_server_side_subscriptions_than_a_connection_may_have(start: StartNode) -> None:

@@ -13,6 +13,7 @@ from redis.asyncio import Redis
 
 from gateway.errors import StoreUnavailable
 from gateway.fanout import feed
+from gateway.fanout.options import HubOptions
 from gateway.store.channels import ChannelStore
 from gateway.store.redis import Store
 from tests.fanout.conftest import StartNode
@@ -212,3 +213,19 @@ async def test_a_history_may_have_holes(start: StartNode, channels: ChannelStore
             await publish(channels, "open:a", data=5)
             assert (await client.pubs(1))[0]["offset"] == 6
     assert node.hub.counters.resets == 0
+
+
+async def test_who_gave_up_waiting_for_a_topic_is_not_remembered(start: StartNode) -> None:
+    node = await start(options=HubOptions(attach=0.1))
+    async with ws(node) as client:
+        await client.subscribe("open:a")
+        (topic,) = node.hub.topics.values()
+        topic.holding = True
+        with pytest.raises(StoreUnavailable):
+            await node.hub.in_time([topic])
+        assert not topic.waiters
+        waiting = asyncio.ensure_future(node.hub.in_time([topic]))
+        await eventually(lambda: topic.waiters)
+        waiting.cancel()
+        await asyncio.wait([waiting])
+        assert not topic.waiters
