@@ -176,6 +176,26 @@ def test_workers_that_cannot_start_end_the_program(redis_url: str, tmp_path: Pat
     del tmp_path
 
 
+@pytest.mark.parametrize("workers", [1, 2])
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_stop_ends_a_start_that_waits_for_redis(tmp_path: Path, workers: int, number: signal.Signals) -> None:
+    port = free_port()
+    command = [sys.executable, "-m", "gateway", "serve", "--port", str(port), "--workers", str(workers)]
+    env = environment(f"redis://127.0.0.1:{free_port()}")  # nobody is there
+    del env["GATEWAY_TOKEN_SECRET"]
+    log = tmp_path / "serve.log"
+    with log.open("wb") as output:
+        process = subprocess.Popen(command, env=env, stdout=output, stderr=subprocess.STDOUT)
+    try:
+        eventually_sync(lambda: log.read_text().count("gateway.waiting_for_redis") >= workers, 30)
+        process.send_signal(number)
+        assert process.wait(10) == 0
+        assert "Traceback" not in log.read_text()
+    finally:
+        process.kill()
+        process.wait()
+
+
 async def test_a_worker_the_system_has_no_room_for_takes_nobody_along(monkeypatch: pytest.MonkeyPatch) -> None:
     real, tries = asyncio.create_subprocess_exec, Counter[str]()
     listens = "import os, signal, sys; os.write(int(sys.argv[2].split(',')[1]), b'r'); signal.pause()"
