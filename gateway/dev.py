@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import secrets
 from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,7 @@ from gateway.jobs.queue import JobQueue
 from gateway.jobs.queues import open_queue
 from gateway.jobs.rebuild import Rebuilder
 from gateway.jobs.store import JobStore
+from gateway.server.lifespan import StartStoppedError
 from gateway.server.run import ServerOptions, serving
 from gateway.settings import PREFIX, Settings, load
 from gateway.store.channels import ChannelStore
@@ -37,6 +38,7 @@ LOOPBACK = ("127.0.0.0/8", "::1/128")
 async def run_dev(host: str, port: int, data: Path, concurrency: int) -> None:
     """Run everything until a signal says otherwise; open jobs continue at the next start."""
     async with AsyncExitStack() as stack:
+        stack.enter_context(suppress(StartStoppedError))
         settings = await _settings(stack, data)
         configure(settings)
         queue = await stack.enter_async_context(open_queue(settings))

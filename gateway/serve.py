@@ -5,12 +5,13 @@ from __future__ import annotations
 import asyncio
 import socket
 import ssl
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 
 import structlog
 
 from gateway.app import build_app
 from gateway.errors import ConfigurationError
+from gateway.server.lifespan import StartStoppedError
 from gateway.server.run import GatewayServer, ServerOptions, bind, serving
 from gateway.server.workers import READY, Inherited, Workers
 from gateway.settings import Settings, load
@@ -34,7 +35,8 @@ async def run_serve(options: ServerOptions, workers: int = 1) -> None:
     with ExitStack() as stack:
         first = stack.enter_context(_bind(options, options.port))
         if workers == 1:
-            await _serve(settings, options, first, None)
+            with suppress(StartStoppedError):
+                await _serve(settings, options, first, None)
             return
         # The first was bound alone, so that somebody else's port is noticed; it gives way to the shared ones.
         port = first.getsockname()[1]
@@ -51,7 +53,8 @@ async def run_worker(options: ServerOptions, inherited: Inherited) -> None:
     configure(settings)
     with socket.socket(fileno=inherited.listener) as listener, socket.socket(fileno=inherited.parent) as parent:
         parent.setblocking(False)
-        await _serve(settings, options, listener, parent)
+        with suppress(StartStoppedError):
+            await _serve(settings, options, listener, parent)
 
 
 async def _serve(

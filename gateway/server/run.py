@@ -7,7 +7,7 @@ import gc
 import signal
 import socket
 from collections.abc import AsyncIterator, Callable, Generator, Sequence
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
 from types import FrameType
@@ -20,6 +20,7 @@ from starlette.types import ASGIApp
 from gateway.server.admission import Admission, TurnAway
 from gateway.server.heads import Heads
 from gateway.server.http import HttpProtocol
+from gateway.server.lifespan import Lifespan, StartStoppedError
 from gateway.server.websocket import WebSocketProtocol
 from gateway.settings import Settings
 
@@ -80,7 +81,7 @@ class GatewayServer(uvicorn.Server):
         self._state = state
         self._signals = signals
         self.listening, self.stopping = asyncio.Event(), asyncio.Event()
-        self.failed = False
+        self.failed = self.asked_early = False
 
     @property
     def port(self) -> int:
@@ -94,11 +95,15 @@ class GatewayServer(uvicorn.Server):
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Start the application, then listen. `failed` says that the application did not start."""
+        self.lifespan = lifespan = Lifespan(self.config)
+        asking = asyncio.ensure_future(self._until_asked(lifespan))
         try:
             await super().startup(sockets=sockets)
         except SystemExit:
             # uvicorn would end the whole process, even when it is only a guest in it.
             self.failed = self.should_exit = True
+        finally:
+            asking.cancel()
         if self._signals:  # the process is ours
             _calm_collector()
         self.listening.set()
@@ -116,6 +121,12 @@ class GatewayServer(uvicorn.Server):
             await self._unless_forced(hub)
         await super().shutdown(sockets=sockets)
         log.info("server.stopped")
+
+    async def _until_asked(self, lifespan: Lifespan) -> None:
+        while not self.should_exit:  # noqa: ASYNC110 - a flag that a signal handler sets, as below
+            await asyncio.sleep(_LOOK)
+        self.asked_early = True
+        lifespan.give_up()
 
     async def _wait(self, seconds: float) -> None:
         # A signal handler can set a flag, not wake a task: so look, as uvicorn does.
@@ -233,6 +244,7 @@ async def serving(
     Raises:
         OSError: the address cannot be listened on.
         RuntimeError: the application did not start.
+        StartStoppedError: it was asked to stop before it did.
     """
     chosen = options or ServerOptions()
     own = list(sockets) if sockets is not None else [bind(chosen.host, chosen.port)]
@@ -241,6 +253,8 @@ async def serving(
         async with asyncio.TaskGroup() as group:
             group.create_task(server.serve(sockets=own), name="server")
             await server.listening.wait()
+            if server.failed and server.asked_early:
+                raise StartStoppedError
             if server.failed:
                 raise RuntimeError("the application did not start; the log says why")
             try:
@@ -274,5 +288,5 @@ def run(
         async with serving(app, settings, chosen, sockets=sockets, signals=True) as server:
             await server.stopping.wait()
 
-    with asyncio.Runner(loop_factory=factory) as runner:
+    with asyncio.Runner(loop_factory=factory) as runner, suppress(StartStoppedError):
         runner.run(main())

@@ -100,19 +100,14 @@ class Workers:
                 await asyncio.wait_for(self._stopping.wait(), backoff)
 
     async def _one(self, index: int) -> None:
-        """Run one worker to its end."""
-        ours, theirs = socket.socketpair()
-        fds = (self._listeners[index].fileno(), theirs.fileno())
+        """Run one worker to its end; one that the system has no room for has died at its start."""
+        try:
+            process, ours = await self._spawn(index)
+        except OSError as error:
+            log.error("workers.not_started", worker=index, reason=str(error))  # noqa: TRY400 - that says it all
+            self._died_at_start(None, str(error))
+            return
         with ours:
-            with theirs:
-                process = await asyncio.create_subprocess_exec(
-                    sys.executable,
-                    *self._arguments,
-                    "--inherit",
-                    f"{fds[0]},{fds[1]}",
-                    pass_fds=fds,
-                    start_new_session=True,  # Ctrl-C is for the parent, which asks once
-                )
             self._running.add(process)
             if self._stopping.is_set():  # asked while it was being started
                 process.terminate()
@@ -122,23 +117,51 @@ class Workers:
                 self._running.discard(process)
                 self._ready.discard(process)
 
+    async def _spawn(self, index: int) -> tuple[asyncio.subprocess.Process, socket.socket]:
+        """Start a worker; returns it and our end of the pair. Raises OSError: no memory, processes or files left."""
+        ours, theirs = socket.socketpair()
+        fds = (self._listeners[index].fileno(), theirs.fileno())
+        with theirs:
+            try:
+                process = await asyncio.create_subprocess_exec(
+                    sys.executable,
+                    *self._arguments,
+                    "--inherit",
+                    f"{fds[0]},{fds[1]}",
+                    pass_fds=fds,
+                    start_new_session=True,  # Ctrl-C is for the parent, which asks once
+                )
+            except BaseException:
+                ours.close()
+                raise
+        return process, ours
+
     async def _watch(self, process: asyncio.subprocess.Process, ours: socket.socket, index: int) -> None:
-        ours.setblocking(False)
-        listened = False
-        with contextlib.suppress(OSError):
-            listened = await asyncio.get_running_loop().sock_recv(ours, 1) == READY  # nothing: it has ended
-        if listened:
-            self._ready.add(process)
-            self._start_deaths = 0
-            log.info("workers.ready", worker=index, pid=process.pid)
-        code = await self._end(process)
+        # Both at once: one that is still starting may be asked to stop, too.
+        hearing = asyncio.ensure_future(self._hear(process, ours, index))
+        try:
+            code = await self._end(process)
+            listened = await hearing  # its end of the pair has gone with it
+        finally:
+            hearing.cancel()
         if self._stopping.is_set():
             log.info("workers.ended", worker=index, pid=process.pid, code=code)
             return
         log.error("workers.died", worker=index, pid=process.pid, code=code)
         self._ready.discard(process)
         if not listened:
-            self._died_at_start(code)
+            self._died_at_start(code, f"exit code {code}")
+
+    async def _hear(self, process: asyncio.subprocess.Process, ours: socket.socket, index: int) -> bool:
+        """Wait until a worker listens; False when it ends without."""
+        ours.setblocking(False)
+        with contextlib.suppress(OSError):
+            if await asyncio.get_running_loop().sock_recv(ours, 1) == READY:
+                self._ready.add(process)
+                self._start_deaths = 0
+                log.info("workers.ready", worker=index, pid=process.pid)
+                return True
+        return False
 
     async def _end(self, process: asyncio.subprocess.Process) -> int:
         """Wait for a worker's end; one that does not end when asked to is killed."""
@@ -152,9 +175,9 @@ class Workers:
             process.kill()
         return await waiting
 
-    def _died_at_start(self, code: int) -> None:
+    def _died_at_start(self, code: int | None, why: str) -> None:
         self._start_deaths += 1
         if self._ready or (code != _REFUSED and self._start_deaths < START_DEATHS):
             return
-        self.failed = f"the workers do not start: exit code {code}, {self._start_deaths} in a row"
+        self.failed = f"the workers do not start: {why}, {self._start_deaths} in a row"
         self._end_all()

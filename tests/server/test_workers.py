@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import os
 import signal
+import socket
 import ssl
 import subprocess
 import sys
@@ -12,12 +14,15 @@ from collections import Counter
 from collections.abc import Iterator
 from contextlib import AsyncExitStack, contextmanager
 from pathlib import Path
+from typing import Any, NoReturn
 
 import pytest
 from redis.asyncio import Redis
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed
 
+from gateway.errors import ConfigurationError
+from gateway.server.workers import Workers
 from gateway.settings import Settings
 from gateway.store.channels import ChannelStore
 from tests.fanout.support import SECRET, WsClient, publish
@@ -169,6 +174,59 @@ def test_workers_that_cannot_start_end_the_program(redis_url: str, tmp_path: Pat
     assert ended.returncode == 2
     assert ended.stderr.splitlines()[-1].startswith("gateway: the workers do not start: exit code 1")
     del tmp_path
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_stop_ends_a_start_that_waits_for_redis(tmp_path: Path, workers: int, number: signal.Signals) -> None:
+    port = free_port()
+    command = [sys.executable, "-m", "gateway", "serve", "--port", str(port), "--workers", str(workers)]
+    env = environment(f"redis://127.0.0.1:{free_port()}")  # nobody is there
+    del env["GATEWAY_TOKEN_SECRET"]
+    log = tmp_path / "serve.log"
+    with log.open("wb") as output:
+        process = subprocess.Popen(command, env=env, stdout=output, stderr=subprocess.STDOUT)
+    try:
+        eventually_sync(lambda: log.read_text().count("gateway.waiting_for_redis") >= workers, 30)
+        process.send_signal(number)
+        assert process.wait(10) == 0
+        assert "Traceback" not in log.read_text()
+    finally:
+        process.kill()
+        process.wait()
+
+
+async def test_a_worker_the_system_has_no_room_for_takes_nobody_along(monkeypatch: pytest.MonkeyPatch) -> None:
+    real, tries = asyncio.create_subprocess_exec, Counter[str]()
+    listens = "import os, signal, sys; os.write(int(sys.argv[2].split(',')[1]), b'r'); signal.pause()"
+
+    async def spawn(*arguments: str, **options: Any) -> asyncio.subprocess.Process:
+        tries["all"] += 1
+        if tries["all"] in {2, 3}:  # the second worker's first ones
+            raise BlockingIOError(errno.EAGAIN, "Resource temporarily unavailable")
+        return await real(*arguments, **options)
+
+    monkeypatch.setattr(asyncio, "create_subprocess_exec", spawn)
+    with socket.socket() as one, socket.socket() as two:
+        workers = Workers(["-c", listens], [one, two])
+        running = asyncio.create_task(workers.run())
+        await eventually(lambda: len(workers._ready) == 2, 20)
+        assert tries["all"] == 4
+        os.kill(os.getpid(), signal.SIGTERM)
+        async with asyncio.timeout(10):
+            await running
+
+
+async def test_a_system_with_room_for_no_worker_at_all_ends_the_program(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def spawn(*_: str, **__: Any) -> NoReturn:
+        raise BlockingIOError(errno.EAGAIN, "Resource temporarily unavailable")
+
+    monkeypatch.setattr(asyncio, "create_subprocess_exec", spawn)
+    monkeypatch.setattr("gateway.server.workers.LONGEST_BACKOFF", 0.01)
+    with socket.socket() as one, socket.socket() as two:
+        async with asyncio.timeout(10):
+            with pytest.raises(ConfigurationError, match="temporarily unavailable, 5 in a row"):
+                await Workers(["-c", ""], [one, two]).run()
 
 
 @pytest.mark.parametrize(
