@@ -11,6 +11,7 @@ from gateway.errors import ConfigurationError
 from gateway.jobs.model import POOL, TYPE
 
 Function = Callable[..., Any]
+RunsIn = Literal["loop", "thread", "process"]
 
 
 class Task(NamedTuple):
@@ -30,7 +31,7 @@ class Task(NamedTuple):
     pool: str
     timeout: float
     max_attempts: int
-    runs_in: Literal["loop", "thread", "process"]
+    runs_in: RunsIn
 
 
 SHORTEST: Final = 0.001
@@ -64,27 +65,34 @@ def task(
     """
 
     def register(function: Function) -> Function:
-        is_async = inspect.iscoroutinefunction(function)
-        faults = {
-            "the name must be words of A-Z a-z 0-9 _ - joined by dots": not TYPE.match(name),
-            "the pool must be 1 to 64 characters of A-Z a-z 0-9 _ -": not POOL.match(pool),
-            f"timeout must be from {SHORTEST:g} to {LONGEST:g} seconds": not SHORTEST <= timeout <= LONGEST,
-            "max_attempts must be at least 1": max_attempts < 1,
-            "an async function cannot run in a process": is_async and processes,
-            "the name is taken": name in _tasks and _place(_tasks[name].function) != _place(function),
-        }
-        for fault, found in faults.items():
-            if found:
-                raise ConfigurationError(f"task {name!r}: {fault}")
-        runs_in: Literal["loop", "thread", "process"] = "thread"
-        if is_async:
+        runs_in: RunsIn = "process" if processes else "thread"
+        if inspect.iscoroutinefunction(function):
+            if processes:
+                raise _broken(name, "an async function cannot run in a process")
             runs_in = "loop"
-        elif processes:
-            runs_in = "process"
-        _tasks[name] = Task(name, function, pool, timeout, max_attempts, runs_in)
+        _add(Task(name, function, pool, timeout, max_attempts, runs_in))
         return function
 
     return register
+
+
+def _add(new: Task) -> None:
+    known = _tasks.get(new.name)
+    faults = {
+        "the name must be words of A-Z a-z 0-9 _ - joined by dots": not TYPE.match(new.name),
+        "the pool must be 1 to 64 characters of A-Z a-z 0-9 _ -": not POOL.match(new.pool),
+        f"timeout must be from {SHORTEST:g} to {LONGEST:g} seconds": not SHORTEST <= new.timeout <= LONGEST,
+        "max_attempts must be at least 1": new.max_attempts < 1,
+        "the name is taken": known is not None and _place(known.function) != _place(new.function),
+    }
+    for fault, found in faults.items():
+        if found:
+            raise _broken(new.name, fault)
+    _tasks[new.name] = new
+
+
+def _broken(name: str, fault: str) -> ConfigurationError:
+    return ConfigurationError(f"task {name!r}: {fault}")
 
 
 def _place(function: Function) -> tuple[str, str]:

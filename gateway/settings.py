@@ -251,8 +251,10 @@ def _check(settings: Settings) -> None:
                 ipaddress.ip_network(cidr)
             except ValueError as error:
                 raise ConfigurationError(f"{PREFIX}{name.upper()}: {error}") from None
-    if settings.token_secret is not None and len(settings.token_secret) < 32:  # noqa: PLR2004 - RFC 7518 section 3.2
-        raise ConfigurationError(f"{PREFIX}TOKEN_SECRET must have at least 32 characters (RFC 7518 section 3.2)")
+    if settings.token_secret is not None and len(settings.token_secret) < _MIN_SECRET:
+        raise ConfigurationError(
+            f"{PREFIX}TOKEN_SECRET must have at least {_MIN_SECRET} characters (RFC 7518 section 3.2)"
+        )
     _check_issuers(settings)
     for origin in settings.allowed_origins:
         parts = urlsplit(origin)

@@ -85,14 +85,12 @@ class View:
             return user is not None and (issued_at is None or issued_at <= user.at)
         return False
 
-    def published(self, message: bytes) -> bool:
-        """Take a message; False when others were missed before it."""
+    def published(self, message: bytes) -> None:
+        """Take a message; when others were missed before it, `version` stays before those."""
         previous, _, line = message.partition(b" ")
         version = self._add(line)
-        if int(previous) != self.version:
-            return False
-        self.version = version
-        return True
+        if int(previous) == self.version:
+            self.version = version
 
     def read(self, line: bytes) -> None:
         """Take a line of `revoked_since`: all before it have been taken."""

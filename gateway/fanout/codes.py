@@ -36,7 +36,6 @@ LIMIT_EXCEEDED = Refusal(106, "limit exceeded")
 BAD_REQUEST = Refusal(107, "bad request")
 NOT_AVAILABLE = Refusal(108, "not available")
 TOKEN_EXPIRED = Refusal(109, "token expired")
-EXPIRED = Refusal(110, "expired")
 TOO_MANY_REQUESTS = Refusal(111, "too many requests", temporary=True)
 UNRECOVERABLE = Refusal(112, "unrecoverable position")
 

@@ -55,14 +55,23 @@ class Evictions:
     async def _sweep(self) -> None:
         """Look at everybody, a slice at a time. Who comes meanwhile is looked at by `Hub.enter`."""
         view = self._revocations.view
-        if view.changes == self._swept:
+        changes = view.changes
+        if changes == self._swept:
             return
-        self._swept = view.changes
         connections = list(self._hub.connections)
         for start in range(0, len(connections), _SLICE):
             for connection in connections[start : start + _SLICE]:
-                self._judge(connection)
+                self._look_at(connection)
             await asyncio.sleep(0)
+        self._swept = changes
+
+    def _look_at(self, connection: Connection) -> None:
+        """Judge one; whoever cannot be judged is cut off and keeps nobody else from it."""
+        try:
+            self._judge(connection)
+        except Exception:
+            log.exception("evictions.not_judged")
+            connection.abort()
 
     def _judge(self, connection: Connection) -> None:
         credential = connection.credential

@@ -207,14 +207,27 @@ class Presence:
                 return
             part = shard.take()
             try:
-                shard.held = await self._store.write(
-                    shard.tag, Lease(shard.node, hidden=False), [waiting.change for waiting in part.values()]
-                )
-            except GatewayError:
+                changes = [waiting.change for waiting in part.values()]
+                shard.held = await self._write(shard, Lease(shard.node, hidden=False), changes)
+            except StoreUnavailable:
                 shard.pending = part | shard.pending  # what came meanwhile is newer
                 raise
             if not shard.held:
                 shard.pending = part | shard.pending
+
+    async def _write(self, shard: _Shard, lease: Lease, changes: list[Change]) -> bool:
+        """Write; what the store refuses is left out, so that it does not hold everyone else up for ever.
+
+        Raises:
+            StoreUnavailable: Redis is away.
+        """
+        try:
+            return await self._store.write(shard.tag, lease, changes)
+        except StoreUnavailable:
+            raise
+        except Exception:
+            log.exception("presence.refused", shard=shard.tag, changes=len(changes))
+            return True
 
     async def _renew(self, shard: _Shard) -> None:
         lease = self._hub.options.lease
@@ -234,7 +247,7 @@ class Presence:
         begun = await self._store.begin(shard.tag, lease.node, seconds)
         announced = 0
         for part in _parts(self._standing(shard)):
-            if not await self._store.write(shard.tag, lease, part):
+            if not await self._write(shard, lease, part):
                 raise StoreUnavailable
             announced += len(part)
         shown = await self._store.show(shard.tag, lease.node, seconds, shard.node or None)

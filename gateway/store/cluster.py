@@ -61,6 +61,10 @@ class SlotMap:
         await self._read()
         return sorted({*self._ranges.values()})
 
+    def known(self) -> set[Node]:
+        """Return the masters we know of without asking; none before the map was read."""
+        return {*self._ranges.values(), *self._patches.values()} if self._ranges else set()
+
     def doubt(self, node: Node) -> None:
         """A node disappointed: read the map again before the next command, but not all the time."""
         self._doubted = True
@@ -108,8 +112,17 @@ class ClusterClient(Client):
     def at(self, node: Node) -> Client:
         """Return the client of one node."""
         if node not in self._clients:
+            self._forget_who_left()
             self._clients[node] = client(self._address, node)
         return self._clients[node]
+
+    def _forget_who_left(self) -> None:
+        known = self.slots.known()
+        for node in [node for node in self._clients if known and node not in known]:
+            left = self._clients.pop(node)
+            task = asyncio.get_running_loop().create_task(left.settle())
+            self._running.add(task)
+            task.add_done_callback(self._done)
 
     async def execute_command(self, *arguments: Any, **options: Any) -> Any:  # noqa: ANN401 - the driver's own
         """Run one command where its key lives."""
@@ -145,7 +158,8 @@ class ClusterClient(Client):
 
     async def settle(self) -> None:
         """Wait for commands whose callers have gone, and close the connections."""
-        for each in self._clients.values():
+        while self._clients:
+            _, each = self._clients.popitem()
             await each.settle()
         await super().settle()
 

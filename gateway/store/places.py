@@ -121,16 +121,25 @@ class Nodes:
         return random.choice(sorted(masters - {avoid}) or sorted(masters))  # noqa: S311 - spreads the load
 
 
+_remembered: dict[RedisAddress, tuple[Node, ...]] = {}
+"""The masters of each Cluster as whoever asked last learnt them: those of the URL may have been replaced."""
+
+
 async def topology(address: RedisAddress, known: Sequence[Node] = ()) -> dict[range, Node]:
     """Ask a Cluster which master serves which slots: first the known nodes, then those of the URL.
+
+    Known are also those that anybody in this process has learnt of.
 
     Raises:
         ConnectionError: the driver's: no node answers, or none serves anything.
     """
-    for node in dict.fromkeys([*known, *random.sample(address.nodes, len(address.nodes))]):
+    seeds = random.sample(address.nodes, len(address.nodes))
+    for node in dict.fromkeys([*known, *_remembered.get(address, ()), *seeds]):
         answer = await _ask(address, node, "CLUSTER", "SLOTS")
         if answer:
-            return {range(first, last + 1): _master(master, node) for first, last, master, *_ in answer}
+            found = {range(first, last + 1): _master(master, node) for first, last, master, *_ in answer}
+            _remembered[address] = tuple({*found.values()})
+            return found
     raise RedisConnectionError("no node of the Redis Cluster answers")
 
 

@@ -20,6 +20,7 @@ log = structlog.get_logger(__name__)
 
 LOTS = 16  # a lot is this part of the burst
 MAX_TENANTS = 10_000  # remembered here; the tokens of one that is forgotten are lost to it
+PATIENCE = 0.5  # seconds a request waits for tokens; a Redis that takes longer is as good as away
 UNPAID = 1.0  # seconds for which nobody is counted after Redis could not be asked
 
 _TAKE = Script.load("gateway.store", "lua/take.lua")
@@ -57,7 +58,8 @@ class Rates:
     async def spend(self, tenant: str) -> None:
         """Pay for one request.
 
-        When Redis is away nobody is held up: whatever a request wants there fails by itself.
+        When Redis is away or stalls nobody is held up for longer than `PATIENCE`: whatever a request wants there
+        fails by itself.
 
         Raises:
             RateLimited: the tenant has used up what it may; says when to come back.
@@ -79,8 +81,9 @@ class Rates:
             if purse.tokens or now < purse.empty_until or now < self._blind_until:
                 return
             try:
-                taken, wait = await self._take(tenant)
-            except StoreUnavailable:
+                async with asyncio.timeout(PATIENCE):
+                    taken, wait = await self._take(tenant)
+            except (StoreUnavailable, TimeoutError):
                 self._blind_until = self._clock() + UNPAID
                 log.warning("rates.not_counted")
                 return

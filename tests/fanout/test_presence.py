@@ -160,6 +160,19 @@ async def test_of_a_crowd_as_many_are_listed_as_fit(start: StartNode, arrive: An
     assert set(listed) < {member.id for member in crowd}
 
 
+async def test_what_the_store_refuses_holds_nobody_else_up(start: StartNode, arrive: Any, redis: Redis) -> None:
+    node = await start()
+    ann, bob = await arrive(node, "ann"), await arrive(node, "bob")
+    await ann.subscribe("room:a")
+    await becomes(ann, "room:a", (1, 1))
+    (shard,) = node.hub.presence._shards.values()
+    await redis.set(f"{shard.tag}prs:in:default:room:broken:{shard.node}", "not a hash")
+    await bob.subscribe("room:broken")
+    await eventually(lambda: not shard.pending)
+    await bob.subscribe("room:a")
+    await becomes(ann, "room:a", (2, 2))
+
+
 async def crowd(store: PresenceStore, channel: str) -> None:
     """Let 800 clients of 400 users be on two nodes."""
     shard = store.tag("default")

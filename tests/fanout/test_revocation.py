@@ -12,7 +12,7 @@ from redis.asyncio import Redis
 from websockets.exceptions import InvalidStatus
 
 from gateway.auth.keys import KeyStore
-from gateway.auth.principals import Capability
+from gateway.auth.principals import Capability, Credential
 from gateway.auth.revocation import Revocations
 from gateway.auth.tickets import Tickets
 from gateway.errors import TokenRevoked, Unauthenticated
@@ -20,6 +20,7 @@ from tests.fanout.conftest import StartNode
 from tests.fanout.endings import SOON, closed, goodbye, signed_in
 from tests.fanout.support import Node, port_of, publish, settings_for, sse, token, ws
 from tests.support.proxy import TcpProxy
+from tests.support.waiting import eventually
 
 PROMISED = 1.0  # seconds; the middle of several must keep it, a single one may meet a busy machine
 NEWS = (Capability(channels=("news",), allow=("sub",)),)
@@ -70,6 +71,26 @@ async def test_a_users_connections_end_on_every_node(nodes: Nodes) -> None:
         await publish(nodes.first.channels, "news", data=1)
         assert await other.datas(1) == [1]
         assert "subscribe" in await bob.subscribe("news")
+
+
+async def test_a_fault_with_one_connection_keeps_nobody_else(nodes: Nodes, monkeypatch: pytest.MonkeyPatch) -> None:
+    anns = token("ann", iat=time.time() - 5, caps=NEWS)
+    async with AsyncExitStack() as stack:
+        for _ in range(3):
+            await stack.enter_async_context(signed_in(nodes.second, anns))
+        hub = nodes.second.hub
+        known, asked = hub.revoked, list[Credential]()
+
+        def faulty(credential: Credential) -> bool:
+            asked.append(credential)
+            if len(asked) == 1:
+                raise RuntimeError
+            return known(credential)
+
+        monkeypatch.setattr(hub, "revoked", faulty)
+        await nodes.revocations.revoke("default", "u", "ann")
+        await eventually(lambda: not hub.connections)
+        assert len(asked) >= 3
 
 
 async def test_a_revoked_token_is_refused_and_a_new_one_is_not(nodes: Nodes) -> None:

@@ -22,12 +22,16 @@ from gateway.jobs.document import static_json
 from gateway.jobs.records import Claim
 from gateway.jobs.store import JobStore
 from gateway.settings import Settings, load
+from gateway.store.address import Node, RedisAddress
 from gateway.store.channels import ChannelStore
+from gateway.store.cluster import ClusterClient
+from gateway.store.places import places
 from gateway.store.presence import Change, Lease, PresenceStore
 from gateway.store.rates import Rates
 from gateway.store.redis import Script, Store
 from tests.support.clusters import SLOTS, RedisCluster
 from tests.support.messages import TRACE
+from tests.support.proxy import TcpProxy
 from tests.support.waiting import eventually
 
 TENANTS = ("t1", "t0", "t4")  # on the first, second and third master
@@ -256,3 +260,26 @@ async def test_a_command_without_a_key_is_refused(store: Store) -> None:
     with pytest.raises(RedisError, match="no key"):
         await store.client.ping()
     assert [await server.ping() for server in await store.servers()] == [True] * 3
+
+
+async def test_clients_of_nodes_that_left_are_dropped(store: Store, channels: ChannelStore) -> None:
+    for tenant in TENANTS:
+        await channels.head(tenant)
+    client = store.client
+    assert isinstance(client, ClusterClient)
+    left, masters = client.at(Node("127.0.0.1", 1)), set(await client.slots.masters())
+    client.at(Node("127.0.0.1", 2))
+    assert left not in client._clients.values()
+    assert set(client._clients) <= masters | {Node("127.0.0.1", 2)}
+    for tenant in TENANTS:
+        await channels.head(tenant)
+
+
+async def test_a_node_is_found_although_all_of_the_url_have_been_replaced(cluster: RedisCluster) -> None:
+    async with TcpProxy(cluster.nodes[0].port) as proxy:
+        url = f"redis+cluster://127.0.0.1:{proxy.port}"
+        async with Store.open(load({"GATEWAY_REDIS_URL": url, "GATEWAY_SHARDS": "8"})) as opened:
+            await opened.ping()
+            proxy.cut()
+            found = await places(RedisAddress.parse(url)).find()
+    assert found.port in {server.port for server in cluster.nodes}

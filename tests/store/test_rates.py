@@ -85,6 +85,18 @@ async def test_nobody_is_held_up_when_redis_is_away(store: Store, monkeypatch: p
     assert run.await_count == 2
 
 
+async def test_nobody_is_held_up_long_when_redis_stalls(store: Store, redis: Redis) -> None:
+    rates = Rates(store, 1, 16)
+    await rates.spend("another")
+    await redis.client_pause(4000, all=False)
+    try:
+        began = time.monotonic()
+        assert sum(await asyncio.gather(*(passed(rates, "acme", 1) for _ in range(50)))) == 50
+        assert time.monotonic() - began < 3
+    finally:
+        await redis.client_unpause()
+
+
 async def test_tenants_are_remembered_up_to_a_bound(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "MAX_TENANTS", 3)
     rates = Rates(store, 1, 16)
