@@ -117,6 +117,7 @@ class Command(msgspec.Struct):
 
 
 _METHODS = tuple(name for name in Command.__struct_fields__ if name != "id")
+MAX_COMMANDS = 32 * 1024  # in one message: who sends more than a few thousand floods anyway
 _decoder = msgspec.json.Decoder(Command)
 
 
@@ -128,8 +129,10 @@ def decode(message: bytes) -> list[Command]:
     """Read the commands of one message: JSON objects separated by newlines, or just one after another.
 
     Raises:
-        Malformed: not that, not UTF-8, or nested deeper than anyone needs.
+        Malformed: not that, not UTF-8, or more commands or nested deeper than anyone needs.
     """
+    if message.count(b"\n") > MAX_COMMANDS:
+        raise Malformed("too many commands")
     try:
         return _decoder.decode_lines(message) if b"\n" in message else [_decoder.decode(message)]
     except RecursionError:
@@ -149,6 +152,8 @@ def _split(message: bytes) -> list[bytes]:
         text = message.decode()
         at = _space(text, 0)
         while at < len(text):
+            if len(parts) == MAX_COMMANDS:
+                raise Malformed("too many commands")
             _, end = _scan(text, at)
             parts.append(text[at:end].encode())
             at = _space(text, end)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 from typing import NoReturn
 
@@ -34,7 +35,7 @@ class Connecting:
         """Take the client in and join its server-side subscriptions.
 
         Raises:
-            Closed: the token is not one, or asks for too much.
+            Closed: the token is not one, or asks for too much, or the request's cookie has expired.
         """
         request = command.connect or centrifuge.ConnectRequest()
         principal = await self._identify(session, request)
@@ -42,7 +43,7 @@ class Connecting:
         self._check_number(session, channels)
         if session.seat is not None:
             session.seat.join(principal.tenant)
-        ttl = session.adopt(principal)
+        ttl = session.adopt(principal, renewable=bool(request.token))
         subs: dict[str, replies.SubscribeResult] = {}
         room = resume.MAX_REPLY_BYTES  # for the publications of all of them: the reply is one message
         for channel in channels:
@@ -72,6 +73,8 @@ class Connecting:
         if request.token:
             return await self._verify(session, request.token)
         if session.principal is not None:
+            if session.principal.expires_at is not None and session.principal.expires_at <= time.time():
+                _close(session, codes.CONNECTION_EXPIRED)  # an error would be final for clients without a `getToken`
             return session.principal
         if self._settings.anonymous:
             return ANONYMOUS

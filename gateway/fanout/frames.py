@@ -16,7 +16,9 @@ from websockets.protocol import OPEN, SERVER, Protocol
 from websockets.speedups import apply_mask
 from websockets.streams import StreamReader
 
-MAX_MESSAGE = 64 * 1024  # bytes of one message from a client
+# Bytes of one message from a client. After a reconnect clients subscribe to all their channels in one message: 512,
+# each with a position and perhaps a token.
+MAX_MESSAGE = 1024 * 1024
 
 _FIN_TEXT = 0x81
 _FIN_CLOSE = 0x88

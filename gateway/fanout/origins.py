@@ -9,8 +9,11 @@ from starlette.requests import HTTPConnection
 
 from gateway.auth.authenticator import Authenticator
 from gateway.auth.principals import Principal, optional_principal
-from gateway.errors import Forbidden, Unauthenticated
+from gateway.errors import Forbidden, TokenExpired, Unauthenticated
 from gateway.settings import Settings
+
+# Whose cookie has expired: a client that may come back with a newer one, and must not become nobody meanwhile.
+LAPSED = Principal(tenant="", subject="", kind="token", expires_at=0.0)
 
 
 def check_origin(headers: Headers, settings: Settings) -> None:
@@ -68,8 +71,8 @@ def host_of(connection: HTTPConnection) -> str | None:
 async def caller_of(connection: HTTPConnection, settings: Settings, authenticator: Authenticator) -> Principal | None:
     """Return who opens a Centrifuge connection, before it has said so itself, or None.
 
-    A cookie that is not good counts as none: `connect` may bring a token, and its reply can say what is wrong, which
-    the status of a refused handshake cannot.
+    A cookie that is not good counts as none, and one that has expired as `LAPSED`: `connect` may bring a token, and its
+    reply can say what is wrong, which the status of a refused handshake cannot.
 
     Raises:
         Forbidden: as `cookie_principal`.
@@ -79,6 +82,8 @@ async def caller_of(connection: HTTPConnection, settings: Settings, authenticato
         return principal
     try:
         return await cookie_principal(connection, settings, authenticator)
+    except TokenExpired:
+        return LAPSED
     except Unauthenticated:
         return None
 

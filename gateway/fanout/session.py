@@ -28,8 +28,8 @@ class Session(Subscriber):
         client: the id the client is told.
         principal: who it is; None until `connect` succeeded, unless the HTTP request said so.
         connected: `connect` has succeeded.
-        expires: loop time at which the token ends.
-        warned: the client has been told that it has ended.
+        expires: loop time at which the token ends; for whom it cannot be renewed, earlier by the time for that.
+        warned: the client has been told that it has ended, or need not be told.
         talk: what waits to be handled or written, None while the client is silent.
         paid_until: see `limits.spend`.
         failures: commands refused for good since the last that was not refused.
@@ -140,16 +140,22 @@ class Session(Subscriber):
         self.regulate()
         self.work()
 
-    def adopt(self, principal: Principal) -> int:
-        """Take a verified principal; returns the seconds its token is still good for (0: for ever)."""
+    def adopt(self, principal: Principal, *, renewable: bool = True) -> int:
+        """Take a verified principal; returns the seconds after which the client must bring a newer token (0: never).
+
+        Who was known by the HTTP request alone has no token to renew: the connection just ends when that does.
+        """
         # What the token says of its channels has been used; thousands of connections need not keep it.
         self.principal = principal if principal.subs is None else msgspec.structs.replace(principal, subs=None)
-        self.warned = False
+        self.warned = not renewable
         if principal.expires_at is None:
             self.expires = inf
             return 0
         left = principal.expires_at - time.time()
         self.expires = self.hub.loop.time() + left
+        if not renewable:
+            self.expires -= self.hub.options.grace  # there is nothing to wait for
+            return 0
         return max(1, round(left))
 
     @property

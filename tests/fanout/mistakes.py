@@ -9,6 +9,7 @@ from tests.faults.wire import CLOSE, frame
 
 TEXT, CONT, BINARY, PING = 0x1, 0x0, 0x2, 0x9
 FIN = 0x80
+MOST = MAX_MESSAGE * 2 // 3
 
 
 def raw(first: int, payload: bytes) -> bytes:
@@ -44,8 +45,8 @@ FRAMES: dict[str, tuple[int, list[bytes]]] = {
     "text that says 2^62 bytes": (1009, [b"\x81\xff" + struct.pack("!Q", 2**62) + b"\0\0\0\0"]),
     "text that says 2^63 bytes": (1009, [b"\x81\xff" + struct.pack("!Q", 2**63) + b"\0\0\0\0"]),
     "text a byte too long": (1009, [raw(FIN | TEXT, b"x" * (MAX_MESSAGE + 1))]),
-    "fragments that are too much together": (1009, [raw(TEXT, b"x" * 40_000), raw(FIN | CONT, b"x" * 40_000)]),
-    "fragments without end": (1009, [raw(TEXT, b"x"), *[raw(CONT, b"x" * 1000)] * 100]),
+    "fragments that are too much together": (1009, [raw(TEXT, b"x" * MOST), raw(FIN | CONT, b"x" * MOST)]),
+    "fragments without end": (1009, [raw(TEXT, b"x"), *[raw(CONT, b"x" * (MAX_MESSAGE // 64))] * 100]),
     "invalid UTF-8": (1007, [raw(FIN | TEXT, b"{" + BAD + b"}")]),
     "invalid UTF-8 in the second fragment": (1007, [raw(TEXT, b"{"), raw(CONT, BAD)]),
     "invalid UTF-8 across fragments": (1007, [raw(TEXT, BAD[:1]), raw(CONT, BAD[1:])]),
@@ -68,6 +69,9 @@ MESSAGES: dict[str, bytes] = {
     "an array": b"[]",
     "a string": b'"connect"',
     "deep arrays": b"[" * 60_000,
+    "deeper arrays": b"[" * 1_000_000,
+    "more objects than anyone needs": b"{}" * 500_000,
+    "more lines than anyone needs": b"{}\n" * 300_000,
     "deep objects": b'{"a":' * 12_000,
     "deep where anything is allowed": b'{"id":2,"publish":{"channel":"open:a","data":' + b"[" * 60_000,
     "deep and closed": b'{"id":2,"publish":{"channel":"open:a","data":' + b"[" * 30_000 + b"]" * 30_000 + b"}}",

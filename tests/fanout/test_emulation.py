@@ -136,7 +136,7 @@ async def test_a_session_or_a_node_that_is_gone_is_told(start: StartNode) -> Non
         assert (await client.post(ping, session="x" * 32)).status_code == 204  # its stream has ended, wherever it was
         assert (await client.post(ping, session="x" * 32, node=second.hub.node)).status_code == 204
         assert (await client.post(ping, session="not one\n")).status_code == 404
-        assert (await client.post({"id": 9, "send": "x" * 65536})).status_code == 413
+        assert (await client.post({"id": 9, "send": "x" * MAX_MESSAGE})).status_code == 413
         assert (await client.ask(ping={})).get("ping") == {}
         assert all(message.get("id") != 9 for message in client.seen)
 
@@ -176,7 +176,7 @@ async def test_who_never_connects_is_turned_away(start: StartNode) -> None:
             answer = await http.post(url, content=body, headers=json_type)
             assert json.loads(answer.text)["push"]["disconnect"]["code"] == 3501
         assert (await http.post(url, content="{}")).status_code == 415
-        assert (await http.post(url, content=" " * 70_000, headers=json_type)).status_code == 413
+        assert (await http.post(url, content=" " * (MAX_MESSAGE + 1), headers=json_type)).status_code == 413
         assert (await http.get(f"http://127.0.0.1:{node.port}/connection/sse")).status_code == 422
 
 

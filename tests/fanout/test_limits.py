@@ -17,6 +17,7 @@ from websockets.frames import Frame, Opcode
 from gateway.auth.principals import Principal
 from gateway.errors import StoreUnavailable
 from gateway.fanout import limits
+from gateway.fanout.frames import MAX_MESSAGE
 from gateway.fanout.limits import Verdict
 from gateway.fanout.options import HubOptions
 from gateway.fanout.websocket import WebSocketConnection
@@ -223,7 +224,7 @@ async def test_messages_that_wait_are_bounded_in_bytes(start: StartNode) -> None
         filler = json.dumps({"id": 9, "publish": {"channel": "open:a", "data": "x" * 60_000}})
         sending = asyncio.ensure_future(flood(client, filler))
         await eventually(lambda: mine._held)
-        assert sum(map(len, mine.talking().inbox)) < 1024 * 1024
+        assert sum(map(len, mine.talking().inbox)) < 2 * MAX_MESSAGE
         sending.cancel()
         release.set()
         client.socket.transport.abort()  # half a message is on its way
@@ -247,7 +248,7 @@ async def test_a_message_that_is_too_big_is_closed_and_the_others_live(
     node: Node = await start()
     async with ws(node) as other, ws(node) as client:
         await other.subscribe("open:a")
-        part = b"x" * (70_000 // pieces + 1)
+        part = b"x" * (MAX_MESSAGE // pieces + 1)
         for index in range(pieces):
             frame = Frame(Opcode.CONT if index else Opcode.TEXT, part, fin=index == pieces - 1)
             client.socket.transport.write(frame.serialize(mask=True))
@@ -255,6 +256,30 @@ async def test_a_message_that_is_too_big_is_closed_and_the_others_live(
         await publish(channels, "open:a", data=1)
         assert (await other.pubs(1))[0]["offset"] == 1
     await eventually(lambda: not node.hub.connections)
+
+
+async def test_a_client_with_every_subscription_it_may_have_comes_back_in_one_message(start: StartNode) -> None:
+    node = await start()
+    async with ws(node, hello=False) as client:
+        await client.connect(token=token("ann"))
+        lines = []
+        for number in range(1000, 1512):
+            channel = f"secret:a-channel-with-an-ordinary-name-{number}"
+            asked = {"channel": channel, "token": token("ann", channel=channel), "recover": True, "offset": 0}
+            lines.append(json.dumps({"id": number, "subscribe": {**asked, "epoch": "x" * 16}}))
+        message = "\n".join(lines)
+        assert len(message) > 2 * 65536
+        await client.socket.send(message)
+        replies = [await client.next() for _ in lines]
+        assert all("subscribe" in reply for reply in replies)
+
+
+async def test_a_publication_that_is_too_big_is_refused_and_the_client_stays(start: StartNode) -> None:
+    node = await start()
+    async with ws(node) as client:
+        large = await client.ask(publish={"channel": "open:a", "data": "x" * 300_000})
+        assert large["error"]["code"] == 106
+        assert "publish" in await client.ask(publish={"channel": "open:a", "data": "x" * 200_000})
 
 
 async def test_data_of_connect_and_subscribe_is_allowed(start: StartNode) -> None:

@@ -13,9 +13,11 @@ from websockets.exceptions import InvalidStatus
 from gateway.auth.principals import Principal
 from gateway.errors import RateLimited, StoreUnavailable
 from gateway.fanout import sse as encoding
+from gateway.fanout.options import HubOptions
 from gateway.store.channels import ChannelStore
 from tests.fanout import support
 from tests.fanout.conftest import StartNode
+from tests.fanout.endings import closed
 from tests.fanout.support import Node, publish, settings_for, sse, token, ws
 from tests.fanout.test_emulation import emulated
 from tests.support.waiting import eventually
@@ -88,12 +90,38 @@ async def test_a_cookie_that_is_no_good_token_is_refused(start: StartNode, redis
 async def test_a_connection_whose_cookie_is_no_good_may_bring_a_token(start: StartNode, redis_url: str) -> None:
     node = await start(settings=settings_for(redis_url, anonymous=False, cookie="session"))
     stale = {"Origin": f"http://127.0.0.1:{node.port}", "Cookie": f"session={token(ttl=-1)}"}
-    async with ws(node, hello=False, additional_headers=stale) as client:
+    forged = {**stale, "Cookie": "session=a.b.c"}
+    async with ws(node, hello=False, additional_headers=forged) as client:
         assert (await client.connect())["error"]["code"] == 101
+    async with ws(node, hello=False, additional_headers=stale) as client:
+        await client.send(connect={})
+        assert await closed(client) == (3005, "connection expired")
     async with ws(node, hello=False, additional_headers=stale) as client:
         assert "connect" in await client.connect(token=token())
     async with emulated("sse", node, headers=stale, token=token()) as reader:
         await reader.connected()
+
+
+@pytest.mark.parametrize("kind", ["cookie", "header"])
+async def test_a_client_known_by_its_request_has_nothing_to_renew_and_ends_with_that(
+    start: StartNode, redis_url: str, kind: str
+) -> None:
+    settings = settings_for(redis_url, cookie="session")
+    node = await start(settings=settings, options=HubOptions(connect=0.1, ping=5, grace=30))
+    brief = token(ttl=1.5)
+    said = {"Cookie": f"session={brief}"} if kind == "cookie" else {"Authorization": f"Bearer {brief}"}
+    known = {"Origin": f"http://127.0.0.1:{node.port}", **said}
+    async with ws(node, hello=False, additional_headers=known) as client, ws(node, hello=False) as other:
+        told = (await client.connect())["connect"]
+        assert "expires" not in told
+        assert "ttl" not in told
+        assert (await other.connect(token=brief))["connect"]["expires"]
+        assert await closed(client, 3) == (3005, "connection expired"), "at once, without the grace for a refresh"
+        assert "refresh" in (await other.next())["push"]
+    if kind == "cookie":
+        async with ws(node, hello=False, additional_headers=known) as client:
+            await client.send(connect={})
+            assert await closed(client) == (3005, "connection expired"), "although anonymous clients are let in"
 
 
 NOW = dt.datetime(2026, 1, 1, 12, tzinfo=dt.UTC)

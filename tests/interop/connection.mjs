@@ -4,11 +4,11 @@ import { Centrifuge } from 'centrifuge';
 import WebSocket from 'ws';
 import { end, say, task } from './program.mjs';
 
-/** `seen(direction, text)` is told every frame. */
-export function connection(options = {}, seen = () => {}) {
+/** `seen(direction, text)` is told every frame; `headers()` are those of a handshake. */
+export function connection(options = {}, seen = () => {}, headers = () => ({})) {
   class Seen extends WebSocket {
-    constructor(...args) {
-      super(...args);
+    constructor(address) {
+      super(address, { headers: headers() });
       this.on('message', (data) => seen('in', data.toString()));
     }
 

@@ -124,6 +124,23 @@ def check_chat(program: Program, said: object) -> None:
     assert [line["recovered"] for line in subscribed] == [False, True]
 
 
+async def test_a_page_with_a_cookie_stays_connected_past_the_end_of_it(
+    redis_url: str, redis: Redis, node: RunProgram
+) -> None:
+    del redis  # emptied
+    settings = settings_for(redis_url, cookie="session")
+    async with fanout_node(settings, HubOptions(connect=0.2, drain=0.1)) as gateway:
+        origin = f"http://127.0.0.1:{gateway.port}"
+        cookies = [fanout_token("ann", ttl=4), fanout_token("ann", ttl=-1), fanout_token("ann")]
+        program = await node("cookies", endpoint=gateway.ws, origin=origin, cookies=cookies)
+        await program.finish()
+    assert [line["cookie"] for line in program.said("handshake")] == cookies
+    happened = [line["say"] for line in program.lines if line["say"] not in {"handshake", "error"}]
+    assert happened == ["connecting", "connected", "connecting", "connected"]
+    assert [line["type"] for line in program.said("error")] == ["connect"]  # the one with the expired cookie
+    assert program.said("connecting")[1]["code"] == 3005
+
+
 async def test_pings_are_answered(redis_url: str, redis: Redis, node: RunProgram) -> None:
     del redis  # emptied
     # No setting makes pings quicker, so this one gateway runs in the test's own process.
