@@ -31,16 +31,20 @@ def allowed_origin(origin: str | None, host: str, allowed: tuple[str, ...]) -> b
     return origin is None or "*" in allowed or origin in allowed or _same(origin, host)
 
 
-def trusts_cookies(headers: Headers, allowed: tuple[str, ...]) -> bool:
+def trusts_cookies(headers: Headers, allowed: tuple[str, ...], scheme: str) -> bool:
     """Whether a request that a cookie speaks for comes from our own page, or from one that is allowed by name.
 
     A browser sends cookies whatever page asks, so the page must be known: by `Origin`, or, where browsers leave it
     out (a GET within one origin), by `Sec-Fetch-Site`. A request with neither is not believed.
+
+    `scheme` is the connection's, as the trusted proxies tell it: anyone on the way can write a page of `http://host`,
+    so it must not speak with the cookie of `https://host`. The other way round is a proxy that was not named.
     """
     origin = headers.get("origin")
     if origin is None:
         return headers.get("sec-fetch-site") == "same-origin"
-    return origin in allowed or _same(origin, headers.get("host", ""))
+    safe = scheme not in {"https", "wss"} or urlsplit(origin).scheme == "https"
+    return origin in allowed or (safe and _same(origin, headers.get("host", "")))
 
 
 def lends_cookies(settings: Settings) -> bool:
@@ -71,11 +75,8 @@ def host_of(connection: HTTPConnection) -> str | None:
 async def caller_of(connection: HTTPConnection, settings: Settings, authenticator: Authenticator) -> Principal | None:
     """Return who opens a Centrifuge connection, before it has said so itself, or None.
 
-    A cookie that is not good counts as none, and one that has expired as `LAPSED`: `connect` may bring a token, and its
-    reply can say what is wrong, which the status of a refused handshake cannot.
-
-    Raises:
-        Forbidden: as `cookie_principal`.
+    A cookie that is not good, or that the page may not use, counts as none, and one that has expired as `LAPSED`:
+    `connect` may bring a token, and its reply can say what is wrong, which the status of a refused handshake cannot.
     """
     principal = optional_principal(connection.scope)
     if principal is not None:
@@ -84,7 +85,7 @@ async def caller_of(connection: HTTPConnection, settings: Settings, authenticato
         return await cookie_principal(connection, settings, authenticator)
     except TokenExpired:
         return LAPSED
-    except Unauthenticated:
+    except (Unauthenticated, Forbidden):
         return None
 
 
@@ -102,7 +103,7 @@ async def cookie_principal(
     token = connection.cookies.get(settings.cookie) if settings.cookie else None
     if not token:
         return None
-    if not trusts_cookies(connection.headers, settings.allowed_origins):
+    if not trusts_cookies(connection.headers, settings.allowed_origins, connection.scope.get("scheme", "http")):
         raise Forbidden("This origin may not connect with a cookie")
     principal = await authenticator.verify(token)
     if principal.kind != "token":

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import ipaddress
+import re
 from functools import lru_cache
 from typing import Self
 
 from gateway.errors import TooManyConnections
 from gateway.settings import Settings
 
+_WITH_PORT = re.compile(r"\[([^\]]*)\](?::\d+)?\Z|([^:]+):\d+\Z")  # as some proxies write addresses
 _PREFIX = 64  # bits of an IPv6 address that are one customer's: RFC 6177 gives nobody less
 
 
@@ -19,8 +21,9 @@ def address_of(host: str | None) -> str:
     An IPv6 address counts as its /64. Not counted: loopback and what is no address at all (a Unix socket), which is
     a proxy on this machine that was not named as one to be believed.
     """
+    written = _WITH_PORT.match(host or "")
     try:
-        address = ipaddress.ip_address(host or "")
+        address = ipaddress.ip_address(written[1] or written[2] if written else host or "")
     except ValueError:
         return ""
     if isinstance(address, ipaddress.IPv6Address):

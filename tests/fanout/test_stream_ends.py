@@ -8,12 +8,14 @@ from contextlib import AsyncExitStack
 from typing import NoReturn
 
 import pytest
+from starlette.datastructures import Headers
 from websockets.exceptions import InvalidStatus
 
 from gateway.auth.principals import Principal
 from gateway.errors import RateLimited, StoreUnavailable
 from gateway.fanout import sse as encoding
 from gateway.fanout.options import HubOptions
+from gateway.fanout.origins import trusts_cookies
 from gateway.store.channels import ChannelStore
 from tests.fanout import support
 from tests.fanout.conftest import StartNode
@@ -56,6 +58,35 @@ async def test_every_origin_is_not_every_page_with_a_cookie(start: StartNode, re
         assert client.status == 403
     async with sse(node.port, f"channel=user:ann&token={token()}", foreign[0]) as client:
         assert client.status == 200
+
+
+async def test_a_page_that_may_not_use_the_cookie_may_bring_a_token(start: StartNode, redis_url: str) -> None:
+    node = await start(settings=settings_for(redis_url, anonymous=False, cookie="session", allowed_origins=("*",)))
+    foreign = {"Origin": "https://evil.example", "Cookie": f"session={token('bob')}"}
+    async with ws(node, hello=False, additional_headers=foreign) as client:
+        assert "error" in await client.connect()  # the cookie says nothing
+    async with ws(node, hello=False, additional_headers=foreign) as client:
+        assert "connect" in await client.connect(token=token())
+        assert "subscribe" in await client.subscribe("user:ann")
+        assert "error" in await client.subscribe("user:bob")
+
+
+@pytest.mark.parametrize(
+    ("origin", "scheme", "trusted"),
+    [
+        ("https://a.example", "https", True),
+        ("https://a.example", "wss", True),
+        ("http://a.example", "http", True),
+        ("http://a.example", "ws", True),
+        ("http://a.example", "https", False),
+        ("http://a.example", "wss", False),
+        ("https://a.example", "http", True),
+        ("http://named.example", "https", True),
+    ],
+)
+def test_an_insecure_page_does_not_speak_with_a_secure_cookie(origin: str, scheme: str, trusted: bool) -> None:  # noqa: FBT001 - parametrized
+    headers = Headers({"origin": origin, "host": "a.example"})
+    assert trusts_cookies(headers, ("http://named.example",), scheme) is trusted
 
 
 async def test_a_cookie_speaks_for_what_a_browser_connects_with_and_nothing_else(
