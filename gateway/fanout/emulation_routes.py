@@ -23,6 +23,7 @@ from gateway.fanout.emulated import EmulatedConnection
 from gateway.fanout.emulation import Emulation
 from gateway.fanout.frames import MAX_MESSAGE
 from gateway.fanout.origins import caller_of, check_origin, host_of
+from gateway.fanout.responses import head_only
 from gateway.fanout.seats import Seat
 from gateway.fanout.sinks import AsgiSink
 from gateway.fanout.wire import Wire
@@ -77,9 +78,7 @@ class EmulationRoutes:
             query.fault("cf_connect", "must be the connect command")
         query.check()
         if request.method == "HEAD":
-            response = Response()
-            response.raw_headers = list(sse.HEADERS)
-            return response
+            return head_only()
 
         async def commands() -> bytes:
             return (first or "").encode("utf-8", "surrogatepass")
