@@ -94,6 +94,7 @@ int main(int argc, char **argv) {
     setsockopt(listener, SOL_SOCKET, SO_REUSEADDR, &on, sizeof on);
     struct sockaddr_in at = {.sin_family = AF_INET, .sin_port = htons(atoi(argv[1])), .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
     if (bind(listener, (void *)&at, sizeof at) < 0 || listen(listener, 4096) < 0) die("listen");
+    if (puts("LISTENING") < 0 || fflush(stdout)) die("stdout");
     struct epoll_event event = {.events = EPOLLIN, .data.fd = listener}, events[256];
     epoll_ctl(poller, EPOLL_CTL_ADD, listener, &event);
     event.data.fd = 0;

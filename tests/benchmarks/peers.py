@@ -243,7 +243,10 @@ class Floor(Peer):
     def __enter__(self) -> Self:
         words = [self.tools.floor, str(self.port), str(self._size), str(self._channels)]
         # It ends when nobody holds its stdin any more.
-        self._process = subprocess.Popen(pinned(SERVER_CORE, words), stdin=subprocess.PIPE, text=True)
+        command, pipe = pinned(SERVER_CORE, words), subprocess.PIPE
+        process = self._process = subprocess.Popen(command, stdin=pipe, stdout=pipe, text=True)
+        assert process.stdout is not None
+        assert process.stdout.readline() == "LISTENING\n"
         return self
 
     def __exit__(self, *_: object) -> None:
