@@ -64,7 +64,8 @@ async def test_one_link_hears_every_master_and_nobody_elses_tenant(gateway: Node
                 await publish(channels, tenant, 1000 * place + number)
         for place, client in enumerate(clients):
             assert await datas(client, 100) == [1000 * place + number for number in range(100)]
-    assert gateway.hub.counters.holes == 0
+    # Live, not by repair: a message that took the bus too long may have been read from the history before it came.
+    await eventually(lambda: gateway.hub.counters.publications == 300)
 
 
 async def test_the_feeds_node_dies_and_the_others_tenants_lose_nothing(

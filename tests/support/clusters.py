@@ -63,9 +63,14 @@ class RedisCluster:
             text = self.ask(number, "CLUSTER", "INFO")
             assert isinstance(text, bytes)
             slots = self.ask(number, "CLUSTER", "SLOTS")
+            links = self.ask(number, "CLUSTER", "LINKS")
         except RedisError:
             return False
-        return b"cluster_state:ok" in text and b"cluster_slots_ok:16384" in text and len(slots) >= 3  # type: ignore[arg-type] # a list
+        assert isinstance(slots, list)
+        assert isinstance(links, list)
+        # Published messages go over the links: to and from both others.
+        linked = len(slots) >= 3 and len(links) >= 4
+        return b"cluster_state:ok" in text and b"cluster_slots_ok:16384" in text and linked
 
     def ask(self, number: int, *command: str | int) -> object:
         """Run a command on one node."""
