@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import io
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -117,22 +117,26 @@ def build_app(
                 sockets.clear()
                 del app.router.routes[-len(added) :]
 
+    inner = _inner(lambda: app.state.services, sockets)
+    app = Starlette(lifespan=lifespan, middleware=_middleware(settings, inner), exception_handlers=exception_handlers())
+    app.state.turn_away = turn_away(settings)
+    return app
+
+
+def _inner(services: Callable[[], Services], sockets: Mapping[str, ASGIApp]) -> list[Middleware]:
+    """What a request passes last: who it is, the short way to a WebSocket, what its tenant may still ask."""
+
     async def verify(credential: str) -> Principal:
-        services: Services = app.state.services
-        return await services.authenticator.verify(credential)
+        return await services().authenticator.verify(credential)
 
     async def spend(tenant: str) -> None:
-        services: Services = app.state.services
-        await services.rates.spend(tenant)
+        await services().rates.spend(tenant)
 
-    inner = [
+    return [
         Middleware(Authentication, verify=verify),
         Middleware(Direct, endpoints=sockets),
         Middleware(RateLimit, spend=spend),
     ]
-    app = Starlette(lifespan=lifespan, middleware=_middleware(settings, inner), exception_handlers=exception_handlers())
-    app.state.turn_away = turn_away(settings)
-    return app
 
 
 def _middleware(settings: Settings, inner: list[Middleware]) -> list[Middleware]:

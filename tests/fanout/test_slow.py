@@ -23,13 +23,19 @@ from tests.support.waiting import eventually
 FILLER = "x" * 20_000
 
 
-@contextlib.asynccontextmanager
-async def sleepy(node: Node, channel: str) -> AsyncIterator[WsClient]:
-    """A subscriber with tiny buffers that reads only when told to."""
+async def narrow(port: int) -> socket.socket:
+    """A connection whose own side takes next to nothing unread."""
     sock = socket.socket()
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
     sock.setblocking(False)
-    await asyncio.get_running_loop().sock_connect(sock, ("127.0.0.1", node.port))
+    await asyncio.get_running_loop().sock_connect(sock, ("127.0.0.1", port))
+    return sock
+
+
+@contextlib.asynccontextmanager
+async def sleepy(node: Node, channel: str) -> AsyncIterator[WsClient]:
+    """A subscriber with tiny buffers that reads only when told to."""
+    sock = await narrow(node.port)
     before = set(node.hub.connections)
     async with connect(node.ws, sock=sock, compression=None, max_size=None, max_queue=(1, 0)) as opened:
         client = WsClient(opened)
@@ -99,10 +105,7 @@ async def test_a_stuck_reader_is_closed(start: StartNode, channels: ChannelStore
 
 async def test_a_slow_stream_is_caught_up_in_order(start: StartNode, channels: ChannelStore) -> None:
     node = await start()
-    sock = socket.socket()
-    sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
-    sock.setblocking(False)
-    await asyncio.get_running_loop().sock_connect(sock, ("127.0.0.1", node.port))
+    sock = await narrow(node.port)
     reader, writer = await asyncio.open_connection(sock=sock, limit=4096)
     writer.write(b"GET /v1/stream?channel=open:a&channel=open:b HTTP/1.1\r\nHost: x\r\n\r\n")
     await reader.readuntil(b"id: ")
@@ -131,10 +134,7 @@ async def test_a_slow_stream_is_caught_up_in_order(start: StartNode, channels: C
 @pytest.mark.skipif(not hasattr(socket, "TCP_NOTSENT_LOWAT"), reason="Linux has it")
 async def test_the_kernel_does_not_hide_a_slow_reader(start: StartNode, channels: ChannelStore) -> None:
     node = await start()
-    sock = socket.socket()
-    sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
-    sock.setblocking(False)
-    await asyncio.get_running_loop().sock_connect(sock, ("127.0.0.1", node.port))
+    sock = await narrow(node.port)
     async with connect(node.ws, sock=sock, compression=None, max_size=None, max_queue=(1, 0)) as opened:
         client = WsClient(opened)
         await client.connect()
