@@ -7,7 +7,18 @@ async def report(ctx: Context, input: dict) -> dict: ...
 """
 
 from consumers.context import Context
-from consumers.outcome import GiveUp, Retry
+from consumers.outcome import BreakerOpen, GiveUp, LockBusy, LockLost, Retry, Snooze, TaskTimeout, Uncertain
 from consumers.registry import task
 
-__all__ = ["Context", "GiveUp", "Retry", "task"]
+__all__ = [
+    "BreakerOpen",
+    "Context",
+    "GiveUp",
+    "LockBusy",
+    "LockLost",
+    "Retry",
+    "Snooze",
+    "TaskTimeout",
+    "Uncertain",
+    "task",
+]

@@ -13,9 +13,11 @@ from typing import Any, Final
 
 import structlog
 
-from consumers.attempt import Attempt, Tools, until_stored
+from consumers.attempt import Attempt, Tools
 from consumers.context import Context
+from consumers.desk import Services
 from consumers.outcome import GiveUp, describe
+from consumers.patience import until_stored
 from consumers.registry import Task
 from consumers.threads import Slots
 from gateway.errors import Conflict, GatewayError, StaleFence, StoreUnavailable
@@ -106,7 +108,13 @@ class Worker:
         Raises:
             WorkerStuck: no job can run any more in this process; what else ran has been finished or given back.
         """
-        tools = Tools(store=self._store, settings=self._settings, module=self._plan.module, slots=self._slots)
+        tools = Tools(
+            store=self._store,
+            settings=self._settings,
+            module=self._plan.module,
+            slots=self._slots,
+            services=Services.of(self._store.redis),
+        )
         try:
             async with asyncio.TaskGroup() as tasks:
                 # The queues stand before the types are known: a submission must not meet a missing queue.
