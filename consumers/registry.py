@@ -110,8 +110,8 @@ def _types(named: object) -> bool:
 
 
 def _fixed(policy: Policy) -> bool:
-    named = [*(policy.retry_on or ()), *policy.give_up_on]
-    return any(issubclass(one, Retry | Snooze | GiveUp) for one in named if isinstance(one, type))
+    lists = [named for named in (policy.retry_on, policy.give_up_on) if isinstance(named, tuple)]
+    return any(issubclass(one, Retry | Snooze | GiveUp) for named in lists for one in named if isinstance(one, type))
 
 
 def _delays(backoff: tuple[float, float] | None) -> bool:
