@@ -20,6 +20,7 @@ from consumers.registry import Task
 from consumers.severing import Severable
 from consumers.threads import Slots
 from gateway.errors import GatewayError, StaleFence
+from gateway.jobs.attachments import Attachments
 from gateway.jobs.effects import Claimed
 from gateway.jobs.model import INLINE_RESULT
 from gateway.jobs.queue import Message
@@ -42,6 +43,7 @@ class Tools:
     settings: Settings
     module: str
     slots: Slots
+    attachments: Attachments
     services: Services
 
 

@@ -22,7 +22,6 @@ from consumers.failures import Failure, error_of, failure_of
 from consumers.helpers import Helpers
 from consumers.outcome import USUAL, GiveUp, encode_result, printable
 from consumers.registry import load
-from gateway.jobs.attachments import MAX_BYTES
 from gateway.settings import PREFIX
 
 Pipe = multiprocessing.connection.Connection
@@ -126,8 +125,9 @@ class ChildContext(Helpers):
             Cancelled: the job is no longer this attempt's.
             AttachFailed: it could not be stored.
         """
-        if len(data) > MAX_BYTES:
-            raise GiveUp(f"an attachment may have at most {MAX_BYTES} bytes")
+        limit = self.settings.max_attachment_bytes  # the pipe takes no larger message
+        if len(data) > limit:
+            raise GiveUp(f"an attachment may have at most {limit} bytes")
         with self._lock:
             self._pipe.send_bytes(encode(Attach(name, data, content_type)))
             answer = _answers.decode(self._pipe.recv_bytes())
