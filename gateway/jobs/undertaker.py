@@ -99,7 +99,7 @@ class Undertaker:
         try:
             message = decode(letter.body)
         except Undecodable as error:
-            return await self._bury(None, *_verdict(letter, str(error)), letter)
+            return await self._bury(letter.tenant, *_verdict(letter, str(error)), letter)
         try:
             outcome = await self._decide(message, letter)
             if outcome == "missing" and await self._rebuilder.rebuild(message):
@@ -131,7 +131,7 @@ class Undertaker:
         )
         return said.decode()
 
-    async def _bury(self, tenant: str | None, reason: str, detail: str, letter: Letter) -> str:
+    async def _bury(self, tenant: str, reason: str, detail: str, letter: Letter) -> str:
         await self._letters.bury(
             tenant,
             reason,
