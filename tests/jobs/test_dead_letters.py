@@ -104,6 +104,7 @@ async def test_it_is_shown_with_its_input_and_attempts(bench: Bench, letters: De
         (describe(ValueError("x"), 3, retryable=True), "failed"),
         (describe(GiveUp("x"), 1, retryable=False), "given-up"),
         ('{"type":"Uncertain","message":"x","retryable":false}', "uncertain"),
+        ('{"type":"CompensationFailed","message":"x","retryable":true}', "undo-failed"),
         ("{}", "failed"),
     ],
 )
@@ -111,6 +112,15 @@ async def test_the_error_tells_the_reason(bench: Bench, letters: DeadLetters, er
     job_id = await failing(bench, error)
     assert await listed(letters, reason=reason) == [job_id]
     assert await listed(letters, reason="crashed") == []
+
+
+async def test_a_job_that_is_undone_first_dies_of_what_began_it(bench: Bench, letters: DeadLetters) -> None:
+    job_id, _, claim = await bench.running()
+    error = describe(OSError("disk"), 1, retryable=True)
+    await bench.jobs.advance(TENANT, job_id, fence=claim.fence, op=1, to="compensating", error=error)
+    assert await listed(letters) == []
+    await bench.jobs.advance(TENANT, job_id, fence=claim.fence, op=2, to="failed")
+    assert await listed(letters, error_type="OSError", reason="failed") == [job_id]
 
 
 async def test_a_job_whose_worker_is_lost_three_times_has_crashed(bench: Bench, letters: DeadLetters) -> None:
