@@ -13,6 +13,7 @@ from redis.asyncio import Redis
 from consumers.outcome import GiveUp, describe
 from gateway.errors import Conflict, NotFound, QuotaExceeded
 from gateway.events import Position
+from gateway.jobs import deadletters as dealing
 from gateway.jobs.dead_filter import Filter
 from gateway.jobs.deadletters import DeadLetters
 from gateway.jobs.local import LocalQueue
@@ -252,6 +253,25 @@ async def test_many_are_put_back_at_a_rate_and_only_as_far_as_the_quota_goes(
     done = await letters.requeue_many(TENANT, which, limit=10, after=done.after)
     assert (done.done, done.after) == (1, None)
     assert [(await bench.job(job_id))["run"] for job_id in ids] == [2] * 5
+
+
+async def test_a_call_about_many_looks_at_so_many_and_says_where_to_go_on(
+    bench: Bench, letters: DeadLetters, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await bench.jobs.register({"other": ("slow", 3, 60.0)})
+    wanted = await failing(bench, type="other")
+    await next_millisecond(bench)
+    for _ in range(5):
+        await failing(bench)
+    monkeypatch.setattr(dealing, "SCAN", 2)
+    monkeypatch.setattr(dealing, "MAX_PAGES", 2)
+    which = msgspec.convert({"type": "other"}, Filter)
+    first = await letters.discard_many(TENANT, which, limit=10)
+    assert (first.matched, first.done) == (0, 0)
+    assert first.after is not None
+    second = await letters.discard_many(TENANT, which, limit=10, after=first.after)
+    assert (second.done, second.after) == (1, None)
+    assert wanted not in await listed(letters)
 
 
 async def test_two_who_put_the_same_back_start_it_once(bench: Bench, letters: DeadLetters) -> None:
