@@ -12,7 +12,7 @@ from redis.asyncio import Redis
 from consumers import Context
 from gateway.jobs.records import Claim
 from tests.consumers.support import TENANT, Bench, WatchedQueue, background
-from tests.support.waiting import eventually
+from tests.support.waiting import LIMIT, eventually
 
 pytestmark = pytest.mark.usefixtures("no_backoff")
 
@@ -180,7 +180,7 @@ async def test_a_stop_lets_quick_jobs_finish_and_starts_nothing_new(
         await eventually(lambda: gated.running == 1)
         worker.stop()
         gated.gate.set()
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(LIMIT):
             await worker.stopped()
     assert [(await bench.job(job_id))["status"] for job_id in ids] == ["succeeded", "queued", "queued"]
     assert gated.started == 1
@@ -193,7 +193,7 @@ async def test_a_stop_gives_long_jobs_back_with_their_attempt(bench: Bench, gate
         job_id = await bench.submit("gated")
         await eventually(lambda: gated.running == 1)
         worker.stop()
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(LIMIT):
             await worker.stopped()
     assert gated.cancelled == 1
     job = await bench.job(job_id)

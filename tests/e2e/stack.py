@@ -16,7 +16,7 @@ import httpx
 
 ROOT_KEY = "gk_test_root_key_0123456789abcdef"
 SECRET = "test-secret-test-secret-test-secret"
-READY_LIMIT = 30.0
+READY_LIMIT = 60.0
 
 
 class Process:
