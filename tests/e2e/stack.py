@@ -166,4 +166,4 @@ def stack(redis_url: str, amqp_url: str, folder: Path, **extra: str) -> Iterator
 
 def client(url: str, key: str = ROOT_KEY) -> httpx.AsyncClient:
     """An HTTP client signed in with a key."""
-    return httpx.AsyncClient(base_url=url, headers={"Authorization": f"Bearer {key}"}, timeout=30)
+    return httpx.AsyncClient(base_url=url, headers={"Authorization": f"Bearer {key}"}, timeout=60)
