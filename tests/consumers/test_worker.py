@@ -79,11 +79,11 @@ async def test_a_task_that_ends_after_it_was_taken_over_records_nothing(
 
 
 async def test_heartbeats_keep_a_long_job_alive(bench: Bench, gated: Gated) -> None:
-    bench.settings = bench.with_settings(lease=0.5)
+    bench.settings = bench.with_settings(lease=1)
     async with bench.working(bench.task("gated", gated.__call__, runs_in="loop")):
         job_id = await bench.submit("gated")
         await eventually(lambda: gated.running == 1)
-        end = time.time() + 1.5  # three leases
+        end = time.time() + 3  # three leases
 
         async def extended() -> bool:
             return (await bench.due()).get(job_id, 0) > end + 0.3
