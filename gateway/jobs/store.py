@@ -12,9 +12,13 @@ from gateway.errors import Conflict, QuotaExceeded, StaleFence
 from gateway.jobs.model import lua_tables
 from gateway.jobs.queue import Message
 from gateway.jobs.records import Claim, Due, Job, Result, Submitted, decode_message
+from gateway.jobs.schemas import JOB
 from gateway.store.redis import Script, Store
 
-_PRELUDE = lua_tables() + "\n" + resources.files("gateway.jobs").joinpath("lua/prelude.lua").read_text()
+_PRELUDE = (
+    f"{lua_tables()}\nlocal DATASCHEMA = '{JOB.uri}'\n"
+    + resources.files("gateway.jobs").joinpath("lua/prelude.lua").read_text()
+)
 
 
 def _script(name: str) -> Script:

@@ -80,6 +80,19 @@ async def declare_exchanges(amqp_channel: AbstractChannel) -> dict[str, Abstract
         raise ConfigurationError(f"RabbitMQ has an exchange of ours with other properties: {error}") from None
 
 
+async def declare_dead_letters(amqp_channel: AbstractChannel) -> None:
+    """Declare the dead letters' queue, bound to their exchange, which is there.
+
+    Raises:
+        ConfigurationError: it exists with other arguments.
+    """
+    try:
+        dead = await amqp_channel.declare_queue(DEAD_LETTERS, durable=True, arguments=dict(DEAD_LETTER_ARGUMENTS))
+        await dead.bind(DEAD, "#")
+    except ChannelPreconditionFailed as error:
+        raise ConfigurationError(f"RabbitMQ has a queue {DEAD_LETTERS} with other arguments: {error}") from None
+
+
 async def declare_pool(amqp_channel: AbstractChannel, pool: str, limits: Limits) -> dict[Priority, AbstractQueue]:
     """Declare the queues of a pool and the dead letters' one, bound.
 
@@ -87,9 +100,8 @@ async def declare_pool(amqp_channel: AbstractChannel, pool: str, limits: Limits)
         ConfigurationError: a queue exists with other arguments.
     """
     await declare_exchanges(amqp_channel)
+    await declare_dead_letters(amqp_channel)
     try:
-        dead = await amqp_channel.declare_queue(DEAD_LETTERS, durable=True, arguments=dict(DEAD_LETTER_ARGUMENTS))
-        await dead.bind(DEAD, "#")
         queues = {}
         for priority in PRIORITIES:
             queue = await amqp_channel.declare_queue(
