@@ -81,7 +81,7 @@ async def _relay() -> None:
         raise ConfigurationError("the relay consumes RabbitMQ: set GATEWAY_AMQP_URL to a broker")
     async with Store.open(settings) as store:
         await store.check_at_start()
-        relaying = Relay(ChannelStore(store, settings), settings)
+        relaying = Relay(store, settings)
         _stopped_by_signals(relaying.stop)
         await relaying.run()
     log.info("relay.stopped")

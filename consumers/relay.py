@@ -7,15 +7,18 @@ comes again and is recognised by the ids of its events.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 
 import structlog
 
-from consumers.relay_message import Incoming, Relayed, Unreadable, read
+from consumers.relay_message import Relayed, Unreadable, read
 from gateway.errors import GatewayError, StoreUnavailable
-from gateway.jobs.rabbitmq_events import Arrived, EventIntake
+from gateway.jobs.queue import Incoming
+from gateway.jobs.rabbitmq_events import QUEUE, EventIntake
 from gateway.settings import Settings
 from gateway.store.channels import MAX_BYTES, ChannelStore, cost
+from gateway.store.deadletters import DeadLetterStore
+from gateway.store.redis import Store
 
 log = structlog.get_logger(__name__)
 
@@ -25,8 +28,9 @@ AWAY_NAP = 0.5
 class Relay:
     """Records events of other programs."""
 
-    def __init__(self, channels: ChannelStore, settings: Settings) -> None:
-        self._channels = channels
+    def __init__(self, store: Store, settings: Settings) -> None:
+        self._channels = ChannelStore(store, settings)
+        self._dead = DeadLetterStore(store, settings)
         self._intake = EventIntake(settings.amqp_url, self.handle)
 
     def stop(self) -> None:
@@ -41,40 +45,62 @@ class Relay:
         """
         await self._intake.run()
 
-    async def handle(self, messages: Sequence[Arrived]) -> dict[int, str]:
-        """Record a batch; returns why some messages are to be buried, by their place."""
-        refused: dict[int, str] = {}
+    async def handle(self, messages: Sequence[Incoming]) -> None:
+        """Record a batch, and bury what is no event; waits for Redis as long as it takes."""
         events: list[tuple[int, Relayed]] = []
         for place, message in enumerate(messages):
             try:
-                events.append((place, read(Incoming(*message))))
+                events.append((place, read(message)))
             except Unreadable as error:
-                refused[place] = str(error)
+                await self._bury(message, None, "undecodable", str(error))
         for tenant, part in batches(events):
-            refused |= await self._until_recorded(tenant, part)
-        return refused
+            for place, why in (await self._record(tenant, part)).items():
+                await self._bury(messages[place], tenant, "not-recordable", why)
 
-    async def _until_recorded(self, tenant: str, part: Mapping[int, Relayed]) -> dict[int, str]:
-        """Record one tenant's events, waiting for Redis; returns why some could not be, by their place."""
-        while True:
-            try:
-                await self._channels.publish_many(tenant, [event.outgoing for event in part.values()])
-            except StoreUnavailable:
-                log.warning("relay.waiting", tenant=tenant)
-                await asyncio.sleep(AWAY_NAP)
-            except GatewayError as error:
-                if len(part) == 1:
-                    return dict.fromkeys(part, f"could not be recorded: {error.detail}")
-                return await self._one_by_one(tenant, part)
-            else:
-                return {}
+    async def _record(self, tenant: str, part: Mapping[int, Relayed]) -> dict[int, str]:
+        """Record one tenant's events; returns why some could not be, by their place."""
+        try:
+            outgoing = [event.outgoing for event in part.values()]
+            await _until_done(lambda: self._channels.publish_many(tenant, outgoing))
+        except GatewayError as error:
+            if len(part) == 1:
+                return dict.fromkeys(part, error.detail)
+            # Which of them it is shows one by one; those that are recorded already are recognised.
+            refused: dict[int, str] = {}
+            for place, event in part.items():
+                refused |= await self._record(tenant, {place: event})
+            return refused
+        return {}
 
-    async def _one_by_one(self, tenant: str, part: Mapping[int, Relayed]) -> dict[int, str]:
-        """One event of several is refused: find out which. Those recorded already are recognised."""
-        refused: dict[int, str] = {}
-        for place, event in part.items():
-            refused |= await self._until_recorded(tenant, {place: event})
-        return refused
+    async def _bury(self, message: Incoming, tenant: str | None, reason: str, detail: str) -> None:
+        properties = {
+            name: value
+            for name, value in (
+                ("x-routing-key", message.routing_key),
+                ("x-content-type", message.content_type),
+                ("x-type", message.type),
+                ("x-app-id", message.app_id),
+            )
+            if value
+        }
+        headers = {**message.headers, **properties}
+        await _until_done(
+            lambda: self._dead.bury(
+                tenant, reason, QUEUE, message.body, headers, detail=detail, message_id=message.message_id
+            )
+        )
+
+
+async def _until_done(work: Callable[[], Awaitable[object]]) -> None:
+    """Do something that can be repeated, waiting for Redis."""
+    while True:
+        try:
+            await work()
+        except StoreUnavailable:
+            log.warning("relay.waiting")
+            await asyncio.sleep(AWAY_NAP)
+        else:
+            return
 
 
 def batches(events: Sequence[tuple[int, Relayed]]) -> Iterator[tuple[str, dict[int, Relayed]]]:

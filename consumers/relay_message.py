@@ -15,7 +15,7 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Mapping
-from typing import Annotated, Any, Literal, NamedTuple
+from typing import Annotated, Literal, NamedTuple
 from urllib.parse import quote
 
 import msgspec
@@ -36,6 +36,7 @@ from gateway.events import (
     new_id,
     oversized,
 )
+from gateway.jobs.queue import Incoming
 from gateway.store.channels import Outgoing
 from gateway.web.decoding import compact, decode
 
@@ -51,28 +52,6 @@ _MAX_ID = 1024
 _MAX_SOURCE = 1024
 
 _Text = Annotated[str, msgspec.Meta(min_length=1, max_length=_MAX_ID)]
-
-
-class Incoming(NamedTuple):
-    """A message as it came.
-
-    Attributes:
-        body: its bytes.
-        routing_key: what it was published with.
-        content_type: the property, or empty.
-        headers: by name.
-        message_id: the property, or empty.
-        type: the property, or empty.
-        app_id: the property, or empty.
-    """
-
-    body: bytes
-    routing_key: str
-    content_type: str = ""
-    headers: Mapping[str, Any] = {}
-    message_id: str = ""
-    type: str = ""
-    app_id: str = ""
 
 
 class Relayed(NamedTuple):

@@ -97,7 +97,7 @@ async def _worker(settings: Settings, queue: JobQueue, concurrency: int) -> Asyn
         async with Supervisor() as supervisor:
             supervisor.keep("worker", worker.run)
             if not memory:  # the in-process queue has no exchange anybody could publish to
-                supervisor.keep("relay", Relay(ChannelStore(store, settings), settings).run)
+                supervisor.keep("relay", Relay(store, settings).run)
             try:
                 yield
             finally:

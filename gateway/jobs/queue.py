@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import AbstractAsyncContextManager
-from typing import Annotated, Final, Protocol, Self
+from typing import Annotated, Any, Final, NamedTuple, Protocol, Self
 
 import msgspec
 
@@ -57,6 +57,28 @@ class Message(msgspec.Struct, frozen=True, kw_only=True):
     owner: str | None = None
     max_attempts: _Count = 5
     timeout: Annotated[float, msgspec.Meta(gt=0)] = 300
+
+
+class Incoming(NamedTuple):
+    """A message of another program, as it came.
+
+    Attributes:
+        body: its bytes.
+        routing_key: what it was published with.
+        content_type: the property, or empty.
+        headers: by name.
+        message_id: the property, or empty.
+        type: the property, or empty.
+        app_id: the property, or empty.
+    """
+
+    body: bytes
+    routing_key: str
+    content_type: str = ""
+    headers: Mapping[str, Any] = {}
+    message_id: str = ""
+    type: str = ""
+    app_id: str = ""
 
 
 class Delivery(Protocol):

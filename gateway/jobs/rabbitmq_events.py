@@ -7,26 +7,21 @@ Nothing is acknowledged before the batch has been dealt with: what a dead proces
 from __future__ import annotations
 
 import asyncio
-import itertools
-import secrets
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 
-import aio_pika
 import structlog
-from aio_pika import DeliveryMode, ExchangeType
+from aio_pika import ExchangeType
 from aio_pika.abc import AbstractChannel, AbstractConnection, AbstractIncomingMessage
 from aio_pika.exceptions import ChannelPreconditionFailed
 
-from gateway.errors import ConfigurationError, QueueFull, QueueUnavailable
-from gateway.jobs.amqp import SETUP_LIMIT, Lost, Publisher, Signal, driver_errors, keep, scratch_channel
-from gateway.jobs.queue import DEAD_LETTER_REASON
+from gateway.errors import ConfigurationError
+from gateway.jobs.amqp import SETUP_LIMIT, Lost, Signal, driver_errors, keep, scratch_channel
+from gateway.jobs.queue import Incoming
 from gateway.jobs.rabbitmq_consumer import inspect, subscribe
 from gateway.jobs.topology import (
-    DEAD,
     Limits,
-    clean_headers,
     declare_dead_letters,
     declare_exchanges,
     queue_arguments,
@@ -38,26 +33,12 @@ EVENTS: Final = "events"
 QUEUE: Final = "gateway.events"
 PREFETCH: Final = 200  # messages held here; each at most what the broker takes
 WATCH_EVERY: Final = 30.0
-UNBURIED_NAP: Final = 1.0
 STOP_LIMIT: Final = 5.0  # seconds a batch in hand gets when the relay stops; what is not done comes again
-MAX_REASON: Final = 500  # characters
 
 
-class Arrived(NamedTuple):
-    """A message as it was published."""
-
-    body: bytes
-    routing_key: str
-    content_type: str
-    headers: Mapping[str, Any]
-    message_id: str
-    type: str
-    app_id: str
-
-
-# Gets messages in the order in which they arrived; returns why some of them are to be buried, by their place. What it
-# raises ends the intake.
-Handler = Callable[[Sequence[Arrived]], Awaitable[Mapping[int, str]]]
+# Deals with messages in the order in which they arrived; returns when all of them may be forgotten. What it raises ends
+# the intake.
+Handler = Callable[[Sequence[Incoming]], Awaitable[None]]
 
 
 class EventIntake:
@@ -77,8 +58,6 @@ class EventIntake:
         self._handler = handler
         self._limits = limits or Limits()
         self._watch_every = watch_every
-        self._publisher = Publisher(url, declare_exchanges)
-        self._numbers = itertools.count(1)
         self._stopping = asyncio.Event()
         self._batch = asyncio.Lock()  # held while a batch is being dealt with
 
@@ -93,16 +72,12 @@ class EventIntake:
             ConfigurationError: in a group; the exchange or the queue exists with other properties.
         """
         async with asyncio.TaskGroup() as tasks:
-            running = [
-                tasks.create_task(self._publisher.run()),
-                tasks.create_task(keep(self._url, "relay", self._session)),
-            ]
+            consuming = tasks.create_task(keep(self._url, "relay", self._session))
             await self._stopping.wait()
             with suppress(TimeoutError):
                 async with asyncio.timeout(STOP_LIMIT):
                     await self._batch.acquire()
-            for task in running:
-                task.cancel()
+            consuming.cancel()
 
     async def _session(self, connection: AbstractConnection) -> None:
         lost = Signal()
@@ -137,31 +112,9 @@ class EventIntake:
         while True:
             batch = await arrivals.take()
             async with self._batch:
-                refused = await self._handler([_arrived(incoming) for incoming in batch])
-                for place, reason in refused.items():
-                    await self._bury(batch[place], reason)
+                await self._handler([_incoming(incoming) for incoming in batch])
                 with driver_errors():
                     await batch[-1].ack(multiple=True)
-
-    async def _bury(self, incoming: AbstractIncomingMessage, reason: str) -> None:
-        """Publish a message to the dead letters, however long it takes."""
-        log.warning("relay.dead_letter", message_id=incoming.message_id, key=incoming.routing_key, reason=reason)
-        headers = {**clean_headers(incoming.headers), DEAD_LETTER_REASON: reason[:MAX_REASON]}
-        outgoing = aio_pika.Message(
-            incoming.body,
-            content_type=incoming.content_type,
-            delivery_mode=DeliveryMode.PERSISTENT,
-            message_id=f"dead:{secrets.token_hex(8)}:{next(self._numbers)}",
-            correlation_id=incoming.message_id,
-            type=incoming.type,
-            app_id=incoming.app_id,
-            headers=headers,
-        )
-        while True:
-            try:
-                return await self._publisher.publish(DEAD, f"{EVENTS}.{incoming.routing_key or 'unknown'}", outgoing)
-            except (QueueFull, QueueUnavailable):
-                await asyncio.sleep(UNBURIED_NAP)
 
 
 class _Arrivals:
@@ -208,8 +161,8 @@ async def declare_events(amqp_channel: AbstractChannel, limits: Limits) -> None:
         raise ConfigurationError(f"RabbitMQ has {EVENTS} or {QUEUE} with other properties: {error}") from None
 
 
-def _arrived(incoming: AbstractIncomingMessage) -> Arrived:
-    return Arrived(
+def _incoming(incoming: AbstractIncomingMessage) -> Incoming:
+    return Incoming(
         incoming.body,
         incoming.routing_key or "",
         incoming.content_type or "",
