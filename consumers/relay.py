@@ -11,7 +11,7 @@ from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 
 import structlog
 
-from consumers.relay_message import Relayed, Unreadable, read
+from consumers.relay_message import Relayed, Unreadable, properties_as_headers, read
 from gateway.errors import GatewayError, StoreUnavailable
 from gateway.jobs.queue import Incoming
 from gateway.jobs.rabbitmq_events import QUEUE, EventIntake
@@ -73,17 +73,7 @@ class Relay:
         return {}
 
     async def _bury(self, message: Incoming, tenant: str | None, reason: str, detail: str) -> None:
-        properties = {
-            name: value
-            for name, value in (
-                ("x-routing-key", message.routing_key),
-                ("x-content-type", message.content_type),
-                ("x-type", message.type),
-                ("x-app-id", message.app_id),
-            )
-            if value
-        }
-        headers = {**message.headers, **properties}
+        headers = {**message.headers, **properties_as_headers(message)}
         await _until_done(
             lambda: self._dead.bury(
                 tenant, reason, QUEUE, message.body, headers, detail=detail, message_id=message.message_id

@@ -41,6 +41,8 @@ from gateway.store.channels import Outgoing
 from gateway.web.decoding import compact, decode
 
 STRUCTURED = "application/cloudevents+json"
+_PROPERTIES = ("routing_key", "content_type", "message_id", "type", "app_id")
+_KEPT = "x-was-"  # a header that holds such a property of a dead letter
 RAW_TYPE = "amqp.message"  # of a raw message whose routing key is no event type
 
 _PREFIX = re.compile(r"(?:cloudevents[:_]|ce[-_])", re.IGNORECASE)
@@ -84,6 +86,19 @@ class _Event(msgspec.Struct, frozen=True, kw_only=True):
     data_base64: str | None = None
 
 
+def properties_as_headers(message: Incoming) -> dict[str, str]:
+    """Return what is no header of a message as headers, so that it survives being a dead letter."""
+    return {_KEPT + name: value for name in _PROPERTIES if (value := getattr(message, name))}
+
+
+def _original(message: Incoming) -> Incoming:
+    """Return a message as it was published, if it was a dead letter meanwhile."""
+    kept = {name: str(message.headers[_KEPT + name]) for name in _PROPERTIES if _KEPT + name in message.headers}
+    if _KEPT + "routing_key" not in message.headers:
+        return message
+    return message._replace(message_id=kept.pop("message_id", ""), **kept)
+
+
 def read(message: Incoming) -> Relayed:
     """Read a message.
 
@@ -91,7 +106,7 @@ def read(message: Incoming) -> Relayed:
         Unreadable: it is not an event, or one that may not be published.
     """
     try:
-        return _read(message)
+        return _read(_original(message))
     except InvalidFields as error:
         wrong = "; ".join(f"{fault.pointer} {fault.detail}" for fault in error.errors)
         raise Unreadable(wrong or error.detail) from error

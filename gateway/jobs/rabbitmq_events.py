@@ -23,7 +23,6 @@ from gateway.jobs.rabbitmq_consumer import inspect, subscribe
 from gateway.jobs.topology import (
     Limits,
     declare_dead_letters,
-    declare_exchanges,
     queue_arguments,
 )
 
@@ -150,7 +149,6 @@ async def declare_events(amqp_channel: AbstractChannel, limits: Limits) -> None:
     Raises:
         ConfigurationError: one of them exists with other properties.
     """
-    await declare_exchanges(amqp_channel)
     await declare_dead_letters(amqp_channel)
     try:
         await amqp_channel.declare_exchange(EVENTS, ExchangeType.TOPIC, durable=True)

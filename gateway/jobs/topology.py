@@ -15,6 +15,7 @@ from gateway.errors import ConfigurationError
 from gateway.jobs.model import PRIORITIES, Priority
 from gateway.jobs.queue import DELIVERY_LIMIT, MAX_LENGTH
 
+DIRECT: Final = ""  # the default exchange: a queue's name is the key that leads to it
 JOBS: Final = "jobs"
 DEAD: Final = "jobs.dead"
 DEAD_LETTERS: Final = "jobs.dlq"
@@ -73,24 +74,27 @@ async def declare_exchanges(amqp_channel: AbstractChannel) -> dict[str, Abstract
         ConfigurationError: an exchange exists and is another.
     """
     try:
-        return {
+        ours = {
             name: await amqp_channel.declare_exchange(name, ExchangeType.TOPIC, durable=True) for name in (JOBS, DEAD)
         }
     except ChannelPreconditionFailed as error:
         raise ConfigurationError(f"RabbitMQ has an exchange of ours with other properties: {error}") from None
+    return {DIRECT: amqp_channel.default_exchange, **ours}
 
 
-async def declare_dead_letters(amqp_channel: AbstractChannel) -> None:
-    """Declare the dead letters' queue, bound to their exchange, which is there.
+async def declare_dead_letters(amqp_channel: AbstractChannel) -> AbstractQueue:
+    """Declare the dead letters' queue, bound.
 
     Raises:
         ConfigurationError: it exists with other arguments.
     """
+    await declare_exchanges(amqp_channel)
     try:
         dead = await amqp_channel.declare_queue(DEAD_LETTERS, durable=True, arguments=dict(DEAD_LETTER_ARGUMENTS))
         await dead.bind(DEAD, "#")
     except ChannelPreconditionFailed as error:
-        raise ConfigurationError(f"RabbitMQ has a queue {DEAD_LETTERS} with other arguments: {error}") from None
+        raise ConfigurationError(f"RabbitMQ has {DEAD_LETTERS} with other arguments: {error}") from None
+    return dead
 
 
 async def declare_pool(amqp_channel: AbstractChannel, pool: str, limits: Limits) -> dict[Priority, AbstractQueue]:
@@ -99,7 +103,6 @@ async def declare_pool(amqp_channel: AbstractChannel, pool: str, limits: Limits)
     Raises:
         ConfigurationError: a queue exists with other arguments.
     """
-    await declare_exchanges(amqp_channel)
     await declare_dead_letters(amqp_channel)
     try:
         queues = {}

@@ -13,7 +13,7 @@ import re
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 from importlib import resources
-from typing import Any, Final, NamedTuple
+from typing import Annotated, Any, Final, NamedTuple
 
 import msgspec
 import structlog
@@ -21,7 +21,7 @@ import structlog
 from gateway.auth.principals import DEFAULT_TENANT
 from gateway.events import TENANT
 from gateway.settings import Settings
-from gateway.store.fingerprints import Group, group_of
+from gateway.store.fingerprints import group_of
 from gateway.store.redis import Script, Store
 
 log = structlog.get_logger(__name__)
@@ -31,6 +31,8 @@ MAX_BODY: Final = 512 * 1024  # bytes kept of a message: all of any message of o
 MAX_HEADERS: Final = 8 * 1024  # bytes of JSON
 MAX_TEXT: Final = 500  # characters of the detail, a source, a header's value
 MAX_DEPTH: Final = 4  # of a header's value
+MORE_HEADERS: Final = "…"
+LETTER_ID: Final = re.compile(r"dl_[0-9a-f]{26}\Z")
 
 # For every script that changes the index.
 PRELUDE: Final = (
@@ -42,7 +44,12 @@ _BURY, _PRUNE, _GROUPS = (
 )
 _REASON = re.compile(r"[a-z][a-z-]{0,39}\Z")
 
-Place = tuple[int, str]  # ms and an id or a group: where a list goes on
+
+class Place(NamedTuple):
+    """Where a list goes on: after the entry or group `name` that died, or grew last, at `ms`."""
+
+    ms: Annotated[int, msgspec.Meta(ge=0, le=1 << 53)]
+    name: Annotated[str, msgspec.Meta(max_length=100)]
 
 
 class GroupCount(NamedTuple):
@@ -70,7 +77,7 @@ class DeadLetterStore:
         self._store = store
         self._retention_ms = int(settings.job_retention * 1000)
 
-    async def bury(
+    async def bury(  # noqa: PLR0913 - these are what AMQP says of a message
         self,
         tenant: str | None,
         reason: str,
@@ -80,11 +87,12 @@ class DeadLetterStore:
         *,
         detail: str = "",
         message_id: str = "",
+        content_type: str = "",
     ) -> str:
         """Keep a message nobody can deal with; returns the dead letter's id. Safe to repeat.
 
-        The same message (source, message id, body) again is the same dead letter, counted. A body over `MAX_BODY`
-        bytes is cut, and cannot be put back into its queue.
+        The same message (source, message id, body) again is the same dead letter, counted. What is over `MAX_BODY` or
+        `MAX_HEADERS` bytes is cut, and cannot be put back into its queue.
 
         Args:
             tenant: whose it is; None, or what is no tenant's name, when nobody knows.
@@ -94,6 +102,7 @@ class DeadLetterStore:
             headers: likewise; what JSON cannot say is shown as text.
             detail: a sentence about what is wrong with it.
             message_id: the sender's, if there is one.
+            content_type: likewise.
 
         Raises:
             ValueError: the reason is not a word of a-z and `-`.
@@ -111,7 +120,7 @@ class DeadLetterStore:
             id=letter_id,
             reason=reason,
             group=list(group),
-            meta=_meta(source, body, headers, detail, message_id),
+            meta=_meta(source, body, headers, detail=detail, message_id=message_id, content_type=content_type),
             body=base64.b64encode(body[:MAX_BODY]).decode(),
         )
         if fresh:
@@ -130,7 +139,7 @@ class DeadLetterStore:
             _GROUPS, shard_tag(self._store, owner), owner=owner, limit=limit, **before(after)
         )
         counts = [GroupCount(text, count, first, last, sample.decode()) for text, count, first, last, sample in found]
-        return counts, (ms, name.decode()) if name else None, total
+        return counts, Place(ms, name.decode()) if name else None, total
 
     def tags(self) -> list[str]:
         """Return the tags of all shards."""
@@ -144,21 +153,20 @@ def shard_tag(store: Store, owner: str) -> str:
 
 def before(after: Place | None) -> dict[str, object]:
     """Write a place as the arguments of the scripts."""
-    return {"before_ms": after[0], "before": after[1]} if after else {}
+    return {"before_ms": after.ms, "before": after.name} if after else {}
 
 
-def shown_headers(headers: Mapping[str, Any]) -> bytes:
-    """Write headers as a JSON object of at most `MAX_HEADERS` bytes; those beyond are left out, and that is said."""
+def shown_headers(headers: Mapping[str, Any]) -> dict[str, object]:
+    """Return headers as JSON can say them, at most `MAX_HEADERS` bytes; `MORE_HEADERS` stands for what is left out."""
     kept: dict[str, object] = {}
-    size = 2
+    size = 0
     for name, value in headers.items():
-        shown = {str(name)[:MAX_TEXT]: _plain(value, MAX_DEPTH)}
+        shown = {_text(str(name)): _plain(value, MAX_DEPTH)}
         size += len(msgspec.json.encode(shown))
-        if size > MAX_HEADERS - 64:
-            kept["…"] = "further headers are left out"
-            break
+        if size > MAX_HEADERS:
+            return {**kept, MORE_HEADERS: "left out"}
         kept |= shown
-    return msgspec.json.encode(kept)
+    return kept
 
 
 def _plain(value: object, depth: int) -> object:
@@ -170,26 +178,30 @@ def _plain(value: object, depth: int) -> object:
         case int():
             shown = value if abs(value) < 1 << 53 else str(value)
         case bytes():
-            shown = value[:MAX_TEXT].decode("utf-8", "backslashreplace")
+            shown = _text(value[:MAX_TEXT].decode("utf-8", "backslashreplace"))
         case datetime():
             shown = value.isoformat()
         case Mapping() if depth:
-            shown = {str(name)[:MAX_TEXT]: _plain(item, depth - 1) for name, item in list(value.items())[:MAX_TEXT]}
+            shown = {_text(str(name)): _plain(item, depth - 1) for name, item in list(value.items())[:MAX_TEXT]}
         case list() | tuple() if depth:
             shown = [_plain(item, depth - 1) for item in value[:MAX_TEXT]]
         case _:
-            shown = str(value)[:MAX_TEXT].encode("utf-8", "replace").decode()
+            shown = _text(str(value))
     return shown
 
 
-def _meta(source: str, body: bytes, headers: Mapping[str, Any], detail: str, message_id: str) -> str:
+def _text(value: str) -> str:
+    return value[:MAX_TEXT].encode("utf-8", "replace").decode()
+
+
+def _meta(source: str, body: bytes, headers: Mapping[str, Any], **texts: str) -> str:
+    shown = shown_headers(headers)
     fields = {
-        "source": _plain(source, 0),
-        "message_id": _plain(message_id, 0),
-        "detail": _plain(detail, 0),
+        "source": _text(source),
+        **{name: _text(text) for name, text in texts.items()},
         "size": len(body),
-        "cut": len(body) > MAX_BODY,
-        "headers": msgspec.Raw(shown_headers(headers)),
+        "cut": len(body) > MAX_BODY or MORE_HEADERS in shown,
+        "headers": shown,
     }
     return msgspec.json.encode(fields)[1:-1].decode()
 
@@ -197,6 +209,3 @@ def _meta(source: str, body: bytes, headers: Mapping[str, Any], detail: str, mes
 def _id_of(source: str, message_id: str, body: bytes) -> str:
     digest = hashlib.blake2b(f"{source}\n{message_id}\n".encode("utf-8", "replace") + body, digest_size=13)
     return f"dl_{digest.hexdigest()}"
-
-
-__all__ = ["MAX_BODY", "PRELUDE", "UNOWNED", "DeadLetterStore", "Group", "GroupCount", "Place"]

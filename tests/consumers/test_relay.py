@@ -145,7 +145,7 @@ async def test_bad_messages_become_dead_letters_and_hold_nobody_up(
     assert {letter["source"] for letter in letters} == {QUEUE}
     for said in ("JSON", "/type", "/channels/0", "image/png"):
         assert any(said in letter["detail"] for letter in letters), said
-    assert {letter["headers"]["x-routing-key"] for letter in letters} == {"long:a"}
+    assert {letter["headers"]["x-was-routing_key"] for letter in letters} == {"long:a"}
 
 
 async def _all_dead(store: Store, count: int) -> bool:

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from consumers.relay_message import RAW_TYPE, STRUCTURED, Relayed, Unreadable, read
+from consumers.relay_message import RAW_TYPE, STRUCTURED, Relayed, Unreadable, properties_as_headers, read
 from gateway.events import MAX_EVENT_BYTES, channel_fault, is_event_id, is_event_type
 from gateway.jobs.queue import Incoming
 from tests.support.messages import TRACE
@@ -144,6 +144,13 @@ def test_events_are_known_by_source_and_id_together() -> None:
     assert read(raw(message_id="m")).outgoing.dedupe == read(raw(b"2", message_id="m")).outgoing.dedupe
     without = [read(raw()).outgoing.event.id for _ in range(2)]
     assert without[0] != without[1]  # nothing says that the one is the other
+
+
+def test_a_dead_letter_that_is_published_again_means_what_it_meant() -> None:
+    for message in (raw(type="order.paid", app_id="shop", message_id="m"), structured(), binary(), raw(message_id="m")):
+        headers = {**message.headers, **properties_as_headers(message)}
+        again = Incoming(message.body, "gateway.events", message.content_type, headers, "again:1")
+        assert read(again) == read(message)
 
 
 def test_data_stays_as_it_was_written() -> None:

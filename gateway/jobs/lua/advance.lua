@@ -1,5 +1,5 @@
 -- What the worker that holds the fence has to say. A: tenant, id, fence, op (1, 2, 3 … under this fence), lease_ms, to:
--- 'progress' (progress), 'succeeded' (result, apart), 'failed' (error), 'retrying' (error, delay_ms), 'cancelled',
+-- 'progress' (progress), 'succeeded' (result, apart), 'failed' (error, death), 'retrying' (error, delay_ms), 'cancelled',
 -- 'released' (the worker stops; the attempt is not burnt). Answers {'ok', version, state} | {'stale'} | {'refused', state}.
 local j = load_job(A.tenant, A.id)
 if not j or j.fe ~= A.fence then

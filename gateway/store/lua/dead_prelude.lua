@@ -10,8 +10,6 @@ local DEAD_MOST = 100000               -- entries of an owner
 local RAW_MOST = 10000                 -- messages of an owner
 local RAW_BYTES = 64 * 1024 * 1024     -- of them together
 local TOLD_GROUPS = 100                -- beyond so many, a further group is no news
--- Whatever the rules of the namespace say: an operator's channel remembers a week.
-local OPS = {'ops', 1000, 7 * 86400 * 1000}
 
 local function dead_key(owner) return P .. 'dead:' .. owner end
 local function dead_group_key(owner, group) return P .. 'dead:' .. owner .. ':' .. group end
@@ -26,7 +24,8 @@ local function tell_ops(owner, type, data)
       .. '","source":"/v1/dead-letters","type":"' .. type .. '"',
     tail = ',"datacontenttype":"application/json","data":{"unowned":' .. (owner == '' and 'true' or 'false') .. data
       .. '}}',
-  }, {OPS})
+    -- Whatever the rules of the namespace say: what an operator must hear of is kept for a week.
+  }, {{'ops', 1000, 7 * 86400 * 1000}})
 end
 
 -- Take an entry out; answers whether it was there.
