@@ -76,7 +76,14 @@ class Relay:
         headers = {**message.headers, **properties_as_headers(message)}
         await _until_done(
             lambda: self._dead.bury(
-                tenant, reason, QUEUE, message.body, headers, detail=detail, message_id=message.message_id
+                tenant,
+                reason,
+                QUEUE,
+                message.body,
+                headers,
+                detail=detail,
+                message_id=message.message_id,
+                content_type=message.content_type,
             )
         )
 

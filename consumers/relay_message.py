@@ -93,10 +93,12 @@ def properties_as_headers(message: Incoming) -> dict[str, str]:
 
 def _original(message: Incoming) -> Incoming:
     """Return a message as it was published, if it was a dead letter meanwhile."""
-    kept = {name: str(message.headers[_KEPT + name]) for name in _PROPERTIES if _KEPT + name in message.headers}
     if _KEPT + "routing_key" not in message.headers:
         return message
-    return message._replace(message_id=kept.pop("message_id", ""), **kept)
+    routing_key, content_type, message_id, type_, app_id = (
+        str(message.headers.get(_KEPT + name, "")) for name in _PROPERTIES
+    )
+    return Incoming(message.body, routing_key, content_type, message.headers, message_id, type_, app_id)
 
 
 def read(message: Incoming) -> Relayed:

@@ -1,8 +1,8 @@
 """Checking stored jobs against their logs, and writing them anew from there (`gateway jobs rebuild`).
 
-The state and its event are written by one script, so they differ only when something else wrote to Redis or lost part of
-it. Then the log is believed, within bounds: a stored job that is ahead of its log is left alone, and so is an open one
-whose input is lost (the message of its attempt rebuilds it, see `rebuild`).
+The state and its event are written by one script, so they differ only when something else wrote to Redis or lost part
+of it. Then the log is believed, within bounds: a stored job that is ahead of its log is left alone, and so is an open
+one whose input is lost (the message of its attempt rebuilds it, see `rebuild`).
 """
 
 from __future__ import annotations
@@ -13,11 +13,10 @@ from typing import Any, Final, NamedTuple
 
 import msgspec
 
-from gateway.errors import GatewayError, StoreUnavailable
 from gateway.events import Position
 from gateway.jobs.document import implied_channels
 from gateway.jobs.replay import Difference, Told, differences, replay
-from gateway.jobs.store import RESTORE, JobStore
+from gateway.jobs.store import LOOK, RESTORE
 from gateway.schemas import Data
 from gateway.store.channels import ChannelStore
 from gateway.store.redis import Store
@@ -70,7 +69,6 @@ class Restorer:
 
     def __init__(self, store: Store, channels: ChannelStore) -> None:
         self._store = store
-        self._jobs = JobStore(store)
         self._channels = channels
 
     async def tenants(self) -> list[str]:
@@ -102,28 +100,28 @@ class Restorer:
             if again == version:  # nothing happened between the two reads
                 break
         told = replay(publication.event for publication in history.publications)
+        if not history.complete:
+            told = told._replace(faults=["the newest entries are missing"])
         differs = differences(job, attempts, told) if version != MISSING or told.job else []
         return Checked(tenant, job_id, version, told, history.offset, differs)
 
     async def _stored(self, tenant: str, job_id: str) -> tuple[int, Data, list[Data]]:
-        try:
-            job = await self._jobs.get(tenant, job_id, full=True)
-        except StoreUnavailable:
-            raise
-        except GatewayError:
-            return DAMAGED, {}, []
-        if job is None:
-            return MISSING, {}, []
-        attempts = [msgspec.json.decode(attempt, type=Data) for attempt in job.attempts]
-        return job.version, msgspec.json.decode(job.json, type=Data), attempts
+        version, job, attempts = await self._store.run(LOOK, self._store.tag(tenant), tenant=tenant, id=job_id)
+        if version < 0:
+            return version, {}, []
+        return (
+            version,
+            msgspec.json.decode(job, type=Data),
+            [msgspec.json.decode(attempt, type=Data) for attempt in attempts.splitlines()],
+        )
 
     async def restore(self, checked: Checked) -> str | None:
         """Write a job as its log tells it; returns why it was left alone, or None. Raises StoreUnavailable."""
         told = checked.told
-        if not told.job:
-            return "its log is empty"
         if told.faults:
             return "its log has faults itself"
+        if not told.job:
+            return "its log is empty"
         if checked.version > told.version:
             return f"it is ahead of its log: version {checked.version}, there {told.version}"
         said = await self._store.run(RESTORE, self._store.tag(checked.tenant), **await self._arguments(checked))
