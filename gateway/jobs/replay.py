@@ -15,12 +15,14 @@ from typing import Any, Final, NamedTuple
 import msgspec
 
 from gateway.jobs.model import EVENTS, HELD, TERMINAL, may
-from gateway.jobs.schemas import JOB, PROGRESS
+from gateway.jobs.schemas import JOB, PROGRESS, STEP
 from gateway.schemas import Data, UnknownSchema
 
 MAX_ATTEMPTS: Final = 50  # kept on a job, as in prelude.lua
 _NULL: Final = msgspec.Raw(b"null")
+_WITHIN: Final = frozenset({PROGRESS, STEP})  # told within a state
 # What a new run begins without.
+_OF_A_SAGA: Final = frozenset({"steps", "step", "ending"})
 _OF_A_RUN: Final = ("progress", "queued_at", "started_at", "finished_at", "expires_at", "result", "result_url", "error")
 
 
@@ -53,6 +55,7 @@ class Told(NamedTuple):
         traceparent: W3C trace context of the job.
         faults: what is wrong with the log, one sentence each.
         superseded: versions without an entry: pruned progress, and acceptances.
+        original: the error a job that is or was undone is undone for.
     """
 
     job: Data
@@ -62,6 +65,7 @@ class Told(NamedTuple):
     traceparent: str
     faults: Sequence[str]
     superseded: int
+    original: msgspec.Raw = _NULL
 
 
 class Difference(NamedTuple):
@@ -89,6 +93,7 @@ class _Fold:
         self._attempts: list[Data] = []
         self._faults: list[str] = []
         self._superseded = 0
+        self._original = _NULL
 
     def take(self, raw: bytes) -> None:
         """Take the next event."""
@@ -105,28 +110,41 @@ class _Fold:
         self._now, self._trace = job, event.traceparent
 
     def _follow_attempt(self, job: _Job, event: _Event, data: Data) -> None:
+        before = self._now.status if self._now else ""
         self._data = data
-        if event.type == EVENTS["running"]:
-            self._began = {name: data[name] for name in ("run", "attempt", "started_at", "error")}
-        elif self._began is not None and job.status not in HELD:
-            # A worker that stopped gave its attempt back: the same one comes again.
-            if job.status != "retrying" or data["attempt"] != self._began["attempt"]:
+        undoing = job.status == "compensating" and event.type not in _WITHIN
+        if self._began is not None and (undoing or job.status not in HELD):
+            if not _given_back(job, event, data, self._began):
                 self._end_attempt(job, event, self._began)
             self._began = None
+        if undoing:
+            self._original = data["error"]
+        if event.type == EVENTS["running"] or (undoing and (before in HELD or before == "queued")):
+            self._began = {name: data[name] for name in ("run", "attempt", "started_at", "error")}
+            self._began |= {"undoing": event.time} if undoing else {}
 
     def _end_attempt(self, job: _Job, event: _Event, began: Data) -> None:
-        error = self._data["error"]
-        if job.status == "cancelled" and error == began["error"]:
-            error = _NULL  # it was an earlier attempt's
-        ended = {name: began[name] for name in ("run", "attempt", "started_at")}
-        ended |= {"finished_at": event.time, "error": error}
+        ended = {name: began[name] for name in ("run", "attempt", "started_at")} | {"finished_at": event.time}
+        if "undoing" not in began:  # of an undo's failure the job keeps the error it is undone for
+            error = self._data["error"]
+            # That of a cancelled job may be an earlier attempt's.
+            ended["error"] = _NULL if job.status == "cancelled" and error == began["error"] else error
         self._attempts = [*self._attempts, ended][-MAX_ATTEMPTS:]
 
     def told(self) -> Told:
         """Return what was told so far."""
         now = self._now
         status, version = (now.status, now.version) if now else ("", 0)
-        return Told(self._data, self._attempts, status, version, self._trace, self._faults, self._superseded)
+        return Told(
+            self._data, self._attempts, status, version, self._trace, self._faults, self._superseded, self._original
+        )
+
+
+def _given_back(job: _Job, event: _Event, data: Data, began: Data) -> bool:
+    """Say whether an attempt did not end: a worker that stopped gave it back, or none had it when undoing began."""
+    if job.status != "retrying":
+        return False
+    return data["attempt"] == began["attempt"] or event.time == began.get("undoing")
 
 
 def _wrong(before: _Job | None, job: _Job, event: _Event) -> list[str]:
@@ -134,7 +152,7 @@ def _wrong(before: _Job | None, job: _Job, event: _Event) -> list[str]:
     where, faults = f"version {job.version} ({event.type})", []
     if event.id != f"{job.id}-{job.version}":
         faults.append(f"{where} has the id {event.id}")
-    if event.type != PROGRESS and EVENTS.get(job.status) != event.type:
+    if event.type not in _WITHIN and EVENTS.get(job.status) != event.type:
         faults.append(f"{where} tells of a job that is {job.status}")
     if before is None:
         if not may("accepted", job.status) and job.status != "scheduled":
@@ -150,7 +168,7 @@ def _wrong(before: _Job | None, job: _Job, event: _Event) -> list[str]:
 
 
 def _follows(before: _Job, job: _Job, event: _Event) -> bool:
-    if event.type == PROGRESS:
+    if event.type in _WITHIN:
         return before.status == job.status and job.status not in TERMINAL
     if before.status == "queued" and job.status == "queued":
         return True  # the queue had forgotten it
@@ -160,7 +178,8 @@ def _follows(before: _Job, job: _Job, event: _Event) -> bool:
 def differences(stored: Data, attempts: Sequence[Data], told: Told) -> list[Difference]:
     """Compare a stored job with what its log tells; empty when they agree."""
     found = min((_compare(stored, state) for state in _states(stored, told)), key=len)
-    own = [{name: value for name, value in attempt.items() if name != "worker"} for attempt in attempts]
+    known = [*told.attempts, *({} for _ in attempts[len(told.attempts) :])]
+    own = [{name: one[name] for name in one if name in of} for one, of in zip(attempts, known, strict=False)]
     if _encode(own) != _encode(told.attempts):
         found.append(Difference("attempts", _encode(own), _encode(told.attempts)))
     return found
@@ -172,7 +191,13 @@ def _states(stored: Data, told: Told) -> list[Data]:
         # Nothing but the acceptance has happened. The log cannot say more, and says nothing else.
         return [stored if _text(stored, "status") == "accepted" else {}]
     if told.status in TERMINAL:
-        return [told.job, rerun(told.job)]
+        again = rerun(told.job)
+        # One whose undo failed is undone further.
+        return [
+            told.job,
+            {name: again[name] for name in again if name not in _OF_A_SAGA},
+            again | {"error": told.original},
+        ]
     if told.status == "queued":
         return [told.job, told.job | {"status": msgspec.Raw(b'"accepted"')}]
     return [told.job]

@@ -11,7 +11,7 @@ from typing import Any, Final
 import msgspec
 
 from gateway.jobs.model import EVENTS
-from gateway.schemas import Schema, Version
+from gateway.schemas import Data, Schema, Version
 
 
 class ProgressV1(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -71,5 +71,35 @@ class JobV1(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     error: ErrorV1 | None
 
 
+class StepV2(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A step of a saga."""
+
+    name: str
+    status: str
+
+
+class JobV2(JobV1, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """A job that may have steps and a parent.
+
+    Attributes:
+        parent: the job that spawned it.
+        steps: in the order they began.
+        step: the one that changed last.
+        ending: how the job will end once its steps are undone.
+    """
+
+    parent: str | msgspec.UnsetType = msgspec.UNSET
+    steps: list[StepV2] | msgspec.UnsetType = msgspec.UNSET
+    step: str | msgspec.UnsetType = msgspec.UNSET
+    ending: str | msgspec.UnsetType = msgspec.UNSET
+
+
+def _same(data: Data) -> Data:
+    """Nothing was taken away, and what is new may be missing."""
+    return data
+
+
 PROGRESS: Final = "job.progress"
-JOB: Final = Schema("job", (*sorted(EVENTS.values()), PROGRESS), (Version(JobV1),))
+STEP: Final = "job.step"
+# Version 1 was told without a `dataschema`.
+JOB: Final = Schema("job", (*sorted(EVENTS.values()), PROGRESS, STEP), (Version(JobV1), Version(JobV2, _same)))
