@@ -183,10 +183,10 @@ async def _services(settings: Settings, shared: JobQueue | None) -> AsyncIterato
 
         hub = await stack.enter_async_context(Hub(settings.redis_url, channels, job_state))
         supervisor = await stack.enter_async_context(Supervisor())
+        jobs, letters = JobStore(store), DeadLetterStore(store, settings)
         attachments = await stack.enter_async_context(open_attachments(settings))
-        jobs = JobStore(store)
         supervisor.keep("reaper", Reaper(jobs, queue, settings, attachments.forget).run)
-        letters, rebuilder = DeadLetterStore(store, settings), Rebuilder(jobs, channels, settings)
+        rebuilder = Rebuilder(jobs, channels, settings)
         supervisor.keep("undertaker", Undertaker(store, queue, letters, rebuilder).run)
         revocations, issuers = Revocations(store), issuers_from(settings, fetch_public_keys)
         supervisor.keep("evictions", Evictions(hub, revocations).run)

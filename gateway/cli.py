@@ -13,6 +13,7 @@ from gateway.auth.principals import DEFAULT_TENANT
 from gateway.errors import ConfigurationError, GatewayError
 from gateway.settings import Settings, load
 from gateway.store.redis import Store
+from gateway.telemetry.logs import configure
 
 T = TypeVar("T")
 
@@ -21,8 +22,9 @@ tenant_option = click.option("--tenant", default=DEFAULT_TENANT, show_default=Tr
 
 @asynccontextmanager
 async def opened_store() -> AsyncIterator[tuple[Store, Settings]]:
-    """Open the Redis of the settings."""
+    """Open the Redis of the settings; what is logged meanwhile goes to the standard error."""
     settings = load()
+    configure(settings)
     async with Store.open(settings) as store:
         yield store, settings
 

@@ -15,8 +15,10 @@ JobReason = Literal[
     "uncertain",  # whether an effect of it has happened cannot be known
     "crashed",  # it has cost too many workers
     "rejected",  # a worker refused its message
+    "undo-failed",  # a step of it could not be undone
 ]
-UNCERTAIN: Final = "Uncertain"  # the error of `ctx.once`
+# Errors that say more than whether another attempt might have helped.
+_TELLING: Final[dict[str, JobReason]] = {"Uncertain": "uncertain", "CompensationFailed": "undo-failed"}
 
 
 class Death(TypedDict):
@@ -37,7 +39,7 @@ def death_of(error: str) -> Death:
     told = msgspec.json.decode(error, type=_Error)
     reason: JobReason = "failed" if told.retryable else "given-up"
     return {
-        "reason": "uncertain" if told.type == UNCERTAIN else reason,
+        "reason": _TELLING.get(told.type, reason),
         "group": group_of(told.type, told.message),
     }
 
@@ -52,6 +54,7 @@ def refusal_of(message: Message, why: str) -> tuple[str, Death]:
 _KNOWN: Final[dict[str, Death]] = {
     "crashed": {"reason": "crashed", "group": group_of("WorkerLost", "the worker was lost 3 times in this run")},
     "lost": {"reason": "failed", "group": group_of("WorkerLost", "the worker was lost")},
+    "undo": {"reason": "undo-failed", "group": group_of("CompensationFailed", "the worker was lost")},
     "unknown": {"reason": "failed", "group": group_of("Error", "")},
 }
 

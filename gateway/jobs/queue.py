@@ -19,6 +19,7 @@ from gateway.jobs.model import POOL, PRIORITIES, Priority
 DEAD_LETTER_REASON: Final = "x-reason"  # the AMQP header that says why a worker sent a message to the dead letters
 DEAD_LETTER_SOURCE: Final = "x-source"  # likewise, from which queue
 DEAD_LETTER_ID: Final = "x-message-id"  # likewise, the message's own id
+DEAD_LETTER_TENANT: Final = "x-tenant"  # likewise, whose it is, if that is known
 DELIVERY_LIMIT: Final = 20  # a backstop: crashes are counted in the store, long before this
 MAX_LENGTH: Final = 50_000  # messages ready per queue; past it a publisher is refused
 
@@ -94,6 +95,7 @@ class Letter(NamedTuple):
         headers: its headers, and what the broker says of its death (`x-death`).
         message_id: the sender's, if there is one.
         content_type: likewise.
+        tenant: whose it is, where a worker knew although it is no `Message`.
     """
 
     body: bytes
@@ -103,6 +105,7 @@ class Letter(NamedTuple):
     headers: Mapping[str, Any] = {}
     message_id: str = ""
     content_type: str = ""
+    tenant: str = ""
 
 
 class Returnable(Protocol):

@@ -22,9 +22,6 @@ from gateway.errors import QueueUnavailable
 from gateway.jobs.amqp import PUBLISH_LIMIT, Lost, Publisher, scratch_channel
 from gateway.jobs.model import PRIORITIES
 from gateway.jobs.queue import (
-    DEAD_LETTER_ID,
-    DEAD_LETTER_REASON,
-    DEAD_LETTER_SOURCE,
     Handler,
     Message,
     Undertaking,
@@ -40,6 +37,7 @@ from gateway.jobs.topology import (
     DIRECT,
     JOBS,
     Limits,
+    burial_headers,
     clean_headers,
     declare_dead_letters,
     declare_exchanges,
@@ -52,7 +50,6 @@ log = structlog.get_logger(__name__)
 
 WATCH_EVERY = 30.0
 DECLARE_NAP = 1.0
-MAX_REASON = 500  # characters
 
 
 class RabbitQueue:
@@ -179,12 +176,7 @@ class RabbitQueue:
             QueueFull, QueueUnavailable: it may not be there.
         """
         log.warning("queue.dead_letter", message_id=incoming.message_id, job_id=incoming.correlation_id, reason=reason)
-        headers = {
-            **clean_headers(incoming.headers),
-            DEAD_LETTER_REASON: reason[:MAX_REASON],
-            DEAD_LETTER_SOURCE: queue,
-            DEAD_LETTER_ID: incoming.message_id or "",
-        }
+        headers = burial_headers(incoming.headers, reason, source=queue, message_id=incoming.message_id or "")
         outgoing = self._outgoing(
             incoming.body,
             message_id=f"dead:{secrets.token_hex(8)}:{next(self._numbers)}",

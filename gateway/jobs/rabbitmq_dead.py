@@ -7,11 +7,18 @@ from typing import Any, Final
 
 from aio_pika.abc import AbstractIncomingMessage
 
-from gateway.jobs.queue import DEAD_LETTER_ID, DEAD_LETTER_REASON, DEAD_LETTER_SOURCE, DeadDelivery, Letter
+from gateway.jobs.queue import (
+    DEAD_LETTER_ID,
+    DEAD_LETTER_REASON,
+    DEAD_LETTER_SOURCE,
+    DEAD_LETTER_TENANT,
+    DeadDelivery,
+    Letter,
+)
 from gateway.jobs.rabbitmq_consumer import Subscriber, settle_if_living
 
 DEAD_PREFETCH: Final = 20
-_OURS: Final = frozenset({DEAD_LETTER_REASON, DEAD_LETTER_SOURCE, DEAD_LETTER_ID})
+_OURS: Final = frozenset({DEAD_LETTER_REASON, DEAD_LETTER_SOURCE, DEAD_LETTER_ID, DEAD_LETTER_TENANT})
 
 
 class _RabbitDeadDelivery:
@@ -61,6 +68,7 @@ def letter_of(incoming: AbstractIncomingMessage) -> Letter:
         headers={name: value for name, value in headers.items() if name not in _OURS},
         message_id=_text(headers.get(DEAD_LETTER_ID) or "") if told else incoming.message_id or "",
         content_type=incoming.content_type or "",
+        tenant=_text(headers.get(DEAD_LETTER_TENANT) or "") if told else "",
     )
 
 

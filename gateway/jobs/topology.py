@@ -13,13 +13,21 @@ from aio_pika.exceptions import ChannelPreconditionFailed
 
 from gateway.errors import ConfigurationError
 from gateway.jobs.model import PRIORITIES, Priority
-from gateway.jobs.queue import DELIVERY_LIMIT, MAX_LENGTH
+from gateway.jobs.queue import (
+    DEAD_LETTER_ID,
+    DEAD_LETTER_REASON,
+    DEAD_LETTER_SOURCE,
+    DEAD_LETTER_TENANT,
+    DELIVERY_LIMIT,
+    MAX_LENGTH,
+)
 
 DIRECT: Final = ""  # the default exchange: a queue's name is the key that leads to it
 JOBS: Final = "jobs"
 DEAD: Final = "jobs.dead"
 DEAD_LETTERS: Final = "jobs.dlq"
 MAX_BYTES: Final = 1 << 30
+MAX_REASON: Final = 500  # characters
 
 Arguments = dict[str, str | int]
 
@@ -65,6 +73,25 @@ def clean_headers(headers: HeadersType) -> HeadersType:
     """Return the headers without the broker's own account of earlier deaths, which must not travel on."""
     own = ("x-death", "x-first-death-", "x-last-death-", "x-delivery-count")
     return {name: value for name, value in headers.items() if not name.startswith(own)}
+
+
+def burial_headers(headers: HeadersType, reason: str, *, source: str, message_id: str, tenant: str = "") -> HeadersType:
+    """Return the headers of a message that goes to the dead letters.
+
+    Args:
+        headers: those it came with.
+        reason: a sentence; `undecodable: …` when it is not what its queue is for.
+        source: the queue it came from.
+        message_id: its own id, if it has one.
+        tenant: whose it is, if that is known.
+    """
+    told = {
+        DEAD_LETTER_REASON: reason[:MAX_REASON],
+        DEAD_LETTER_SOURCE: source,
+        DEAD_LETTER_ID: message_id,
+        DEAD_LETTER_TENANT: tenant,
+    }
+    return {**clean_headers(headers), **told}
 
 
 async def declare_exchanges(amqp_channel: AbstractChannel) -> dict[str, AbstractExchange]:

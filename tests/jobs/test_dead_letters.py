@@ -13,6 +13,7 @@ from redis.asyncio import Redis
 from consumers.outcome import GiveUp, describe
 from gateway.errors import Conflict, NotFound, QuotaExceeded
 from gateway.events import Position
+from gateway.jobs import deadletters as dealing
 from gateway.jobs.dead_filter import Filter
 from gateway.jobs.deadletters import DeadLetters
 from gateway.jobs.local import LocalQueue
@@ -104,6 +105,7 @@ async def test_it_is_shown_with_its_input_and_attempts(bench: Bench, letters: De
         (describe(ValueError("x"), 3, retryable=True), "failed"),
         (describe(GiveUp("x"), 1, retryable=False), "given-up"),
         ('{"type":"Uncertain","message":"x","retryable":false}', "uncertain"),
+        ('{"type":"CompensationFailed","message":"x","retryable":true}', "undo-failed"),
         ("{}", "failed"),
     ],
 )
@@ -111,6 +113,15 @@ async def test_the_error_tells_the_reason(bench: Bench, letters: DeadLetters, er
     job_id = await failing(bench, error)
     assert await listed(letters, reason=reason) == [job_id]
     assert await listed(letters, reason="crashed") == []
+
+
+async def test_a_job_that_is_undone_first_dies_of_what_began_it(bench: Bench, letters: DeadLetters) -> None:
+    job_id, _, claim = await bench.running()
+    error = describe(OSError("disk"), 1, retryable=True)
+    await bench.jobs.advance(TENANT, job_id, fence=claim.fence, op=1, to="compensating", error=error)
+    assert await listed(letters) == []
+    await bench.jobs.advance(TENANT, job_id, fence=claim.fence, op=2, to="failed")
+    assert await listed(letters, error_type="OSError", reason="failed") == [job_id]
 
 
 async def test_a_job_whose_worker_is_lost_three_times_has_crashed(bench: Bench, letters: DeadLetters) -> None:
@@ -242,6 +253,25 @@ async def test_many_are_put_back_at_a_rate_and_only_as_far_as_the_quota_goes(
     done = await letters.requeue_many(TENANT, which, limit=10, after=done.after)
     assert (done.done, done.after) == (1, None)
     assert [(await bench.job(job_id))["run"] for job_id in ids] == [2] * 5
+
+
+async def test_a_call_about_many_looks_at_so_many_and_says_where_to_go_on(
+    bench: Bench, letters: DeadLetters, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await bench.jobs.register({"other": ("slow", 3, 60.0)})
+    wanted = await failing(bench, type="other")
+    await next_millisecond(bench)
+    for _ in range(5):
+        await failing(bench)
+    monkeypatch.setattr(dealing, "SCAN", 2)
+    monkeypatch.setattr(dealing, "MAX_PAGES", 2)
+    which = msgspec.convert({"type": "other"}, Filter)
+    first = await letters.discard_many(TENANT, which, limit=10)
+    assert (first.matched, first.done) == (0, 0)
+    assert first.after is not None
+    second = await letters.discard_many(TENANT, which, limit=10, after=first.after)
+    assert (second.done, second.after) == (1, None)
+    assert wanted not in await listed(letters)
 
 
 async def test_two_who_put_the_same_back_start_it_once(bench: Bench, letters: DeadLetters) -> None:

@@ -6,6 +6,7 @@ import asyncio
 import json
 from collections.abc import AsyncIterator
 from typing import Any
+from unittest.mock import patch
 
 import httpx
 import pytest
@@ -16,6 +17,7 @@ from starlette.middleware import Middleware
 from structlog.testing import capture_logs
 
 from consumers.outcome import describe
+from gateway import cli
 from gateway.__main__ import main
 from gateway.auth.authenticator import Authenticator
 from gateway.auth.keys import KeyStore
@@ -71,7 +73,10 @@ class World:
 
     async def command(self, *words: str) -> Result:
         environment = {"GATEWAY_REDIS_URL": self.url, "GATEWAY_AMQP_URL": "memory://"}
-        return await asyncio.to_thread(CliRunner().invoke, main, ["dead-letters", *words], env=environment)
+        with patch.object(cli, "configure"), capture_logs() as logs:  # the logging of this process stays as it is
+            result = await asyncio.to_thread(CliRunner().invoke, main, ["dead-letters", *words], env=environment)
+        self.logs = logs
+        return result
 
 
 @pytest.fixture
@@ -263,6 +268,7 @@ async def test_the_commands_do_the_same(world: World) -> None:
     assert [(await world.bench.job(job_id))["run"] for job_id in ids] == [2] * 3
     last = await world.failing()
     assert (await world.command("discard", last)).output == "1 discarded\n"
+    assert [(line["how"], line["count"]) for line in world.logs if "how" in line] == [("discarded", 1)]
     assert await world.ids() == []
 
 

@@ -13,6 +13,6 @@ end
 if j.st ~= 'queued' then enter_queue(j) end
 j.er, j.fe = A.error, j.fe + 1
 end_attempt(j, A.error)
-enter(j, 'failed')
+enter(j, 'failed', A.death)
 save_job(j)
 return 'failed'
