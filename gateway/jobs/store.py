@@ -21,14 +21,15 @@ _PRELUDE = (
 )
 
 
-def _script(name: str) -> Script:
+def load_script(name: str) -> Script:
+    """Load a script that changes jobs."""
     return Script.load("gateway.jobs", f"lua/{name}.lua", prelude=_PRELUDE)
 
 
-_SUBMIT, _SETTLE, _QUEUED, _WITHDRAW = map(_script, ("submit", "settle", "queued", "withdraw"))
-_CLAIM, _HEARTBEAT, _ADVANCE, _DUE = map(_script, ("claim", "heartbeat", "advance", "due"))
-_JOB, _RESULT, _LIST, _PURGE, _REQUEUE = map(_script, ("job", "result", "list", "purge", "requeue"))
-_CANCEL, _RERUN = map(_script, ("cancel", "rerun"))
+_SUBMIT, _SETTLE, _QUEUED, _WITHDRAW = map(load_script, ("submit", "settle", "queued", "withdraw"))
+_CLAIM, _HEARTBEAT, _ADVANCE, _DUE = map(load_script, ("claim", "heartbeat", "advance", "due"))
+_JOB, _RESULT, _LIST, _PURGE, _REQUEUE = map(load_script, ("job", "result", "list", "purge", "requeue"))
+_CANCEL, _RERUN = map(load_script, ("cancel", "rerun"))
 
 _REBUILD_LEASE_MS = 60_000  # the claim that follows takes it over at once; should it not, the due set does
 SCAN = 2000  # index entries one page of a list may look at
@@ -178,6 +179,8 @@ class JobStore:
         kind, *rest = found
         if kind == b"quota":
             raise QuotaExceeded
+        if kind == b"foreign":
+            raise Conflict(f"{rest[0].decode()} runs this job: run it again there")
         if kind == b"open":
             raise Conflict(f"the job is {rest[0].decode()}; only an ended one can run again")
         return rest[0], decode_message(rest[1])
