@@ -6,8 +6,10 @@ from consumers import Context, task
 async def report(ctx: Context, input: dict) -> dict: ...
 """
 
+from consumers.children import ChildFailed, ChildrenLate
 from consumers.context import Context
 from consumers.outcome import GiveUp, Retry
 from consumers.registry import task
+from consumers.undos import undo
 
-__all__ = ["Context", "GiveUp", "Retry", "task"]
+__all__ = ["ChildFailed", "ChildrenLate", "Context", "GiveUp", "Retry", "task", "undo"]

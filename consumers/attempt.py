@@ -4,33 +4,35 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from random import Random
-from typing import Any, TypeVar
+from typing import Any
 
 import msgspec
 import structlog
 
+from consumers.children import Children, suspension
+from consumers.compensation import Compensation
 from consumers.context import Context
-from consumers.outcome import GiveUp, TaskCancelled, TaskTimeout, after_error, encode_result
+from consumers.outcome import GiveUp, Suspended, TaskCancelled, TaskTimeout, after_error, encode_result
 from consumers.process import run_in_process
 from consumers.registry import Task
+from consumers.saga import Steps
 from consumers.severing import Severable
+from consumers.storing import until_stored
 from consumers.threads import Slots
-from gateway.errors import GatewayError, StaleFence, StoreUnavailable
+from gateway.errors import GatewayError, StaleFence
+from gateway.jobs.arguments import Arguments
 from gateway.jobs.model import INLINE_RESULT
 from gateway.jobs.queue import Message
 from gateway.jobs.records import Claim
+from gateway.jobs.sagas import Holder, SagaStore
 from gateway.jobs.store import JobStore
 from gateway.settings import Settings
-
-T = TypeVar("T")
 
 log = structlog.get_logger(__name__)
 
 PROGRESS_EVERY = 0.1
-RECORD_NAP = 0.5  # between tries while Redis is away; the effect is done, so it is recorded however long it takes
 
 _jitter = Random()  # noqa: S311 - spreads retries, guards nothing
 
@@ -43,12 +45,14 @@ class Tools:
     settings: Settings
     module: str
     slots: Slots
+    sagas: SagaStore
+    arguments: Arguments
 
 
 class Attempt:
     """A claimed job on this worker."""
 
-    def __init__(self, tools: Tools, message: Message, task: Task, claim: Claim, ctx: Context) -> None:
+    def __init__(self, tools: Tools, message: Message, task: Task | None, claim: Claim, ctx: Context) -> None:
         self._tools = tools
         self._message = message
         self._task = task
@@ -58,9 +62,14 @@ class Attempt:
         self._stopped_as = ""  # what to record when we cancelled the task: "released" or "cancelled"
         self._over = asyncio.Event()
         self._runner: asyncio.Task[Any] | None = None
+        self._leaving = False
+        self._holder = Holder.of(message.tenant, message.id, claim)
+        children = Children(tools.sagas, self._holder, message, tools.arguments, self._large_result)
+        ctx.bind(Steps(tools.sagas, self._holder), children)
 
     def release(self) -> None:
         """Give the job back unfinished: the worker stops. The attempt is not burnt."""
+        self._leaving = True
         self._stop("released")
 
     def _stop(self, recorded_as: str) -> None:
@@ -75,16 +84,32 @@ class Attempt:
             async with asyncio.TaskGroup() as tasks:
                 beat = tasks.create_task(self._beat())
                 report = tasks.create_task(self._report())
-                facts = await self._outcome(tasks)
+                facts = {} if self._claim.turned else await self._outcome(tasks)
                 # Not cancelled: an operation under way is finished, so that it does not meet the next one.
                 self._over.set()
                 self._ctx.news.set()
                 await asyncio.wait([report])
-                await self._record(**facts)
+                if self._claim.turned or await self._record(**facts) == "compensating":
+                    await self._compensate(tasks)
                 beat.cancel()
         except* StaleFence:
             self._ctx.cancelled = True
             log.warning("attempt.overtaken", job_id=self._message.id, fence=self._claim.fence)
+
+    async def _compensate(self, tasks: asyncio.TaskGroup) -> None:
+        """Undo the job, whose lease goes on being ours."""
+        facts: dict[str, Any] = {"to": "released"}
+        if not self._leaving:
+            undoing = Compensation(self._tools.sagas, self._holder, self._message, self._ctx, self._tools.slots)
+            self._runner = tasks.create_task(undoing.run(_jitter))
+            await asyncio.wait([self._runner])
+            if not self._runner.cancelled():
+                facts = self._runner.result()
+        await self._record(**facts)
+
+    async def _large_result(self, job_id: str) -> bytes | None:
+        result = await until_stored(lambda: self._tools.store.result(self._message.tenant, job_id))
+        return result.json if result else None
 
     async def _outcome(self, tasks: asyncio.TaskGroup) -> dict[str, Any]:
         self._runner = tasks.create_task(self._work())
@@ -106,12 +131,14 @@ class Attempt:
         except TimeoutError as error:
             shown = TaskTimeout(f"took longer than {self._claim.timeout:g} s") if limit.expired() else error
             return self._failure(shown)
-        except (Exception, SystemExit) as error:  # noqa: BLE001 - a task may raise anything; it is recorded with the job
-            return self._failure(error)
+        except (Exception, SystemExit, Suspended, BaseExceptionGroup) as error:  # noqa: BLE001 - a task may raise anything; it is recorded with the job
+            return suspension(error) or self._failure(error)
 
     async def _call(self) -> bytes:
         body = bytes(self._message.input)
         task, tools = self._task, self._tools
+        if task is None:
+            raise AssertionError("a job without a task is only undone")
         if task.runs_in == "process":
             limit = tools.settings.max_result_bytes
             return await run_in_process(task, tools.module, self._ctx, body, max_result=limit)
@@ -183,17 +210,3 @@ class Attempt:
             )
         )
         return state
-
-
-async def until_stored(step: Callable[[], Awaitable[T]]) -> T:
-    """Repeat a step that is safe to repeat until Redis has answered it.
-
-    Raises:
-        StaleFence, Conflict, GatewayError: the answer was no.
-    """
-    while True:
-        try:
-            return await step()
-        except StoreUnavailable:
-            log.warning("store.waiting")
-            await asyncio.sleep(RECORD_NAP)

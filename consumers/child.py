@@ -17,6 +17,7 @@ from typing import Any, Final, Literal
 import msgspec
 
 from consumers.context import MAX_PROGRESS_MESSAGE, Attached, Cancelled, TaskSettings
+from consumers.durable import NotDurable
 from consumers.outcome import GiveUp, Retry, encode_result, printable, shown
 from consumers.registry import load
 from gateway.jobs.attachments import MAX_BYTES
@@ -104,7 +105,7 @@ encode = msgspec.msgpack.Encoder().encode
 _answers = msgspec.msgpack.Decoder(Kept | Refused)
 
 
-class ChildContext:
+class ChildContext(NotDurable):
     """The context inside the process: the same surface as `Context`, over the pipe."""
 
     def __init__(self, pipe: Pipe, facts: Facts) -> None:

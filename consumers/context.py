@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, TypedDict
 
 import msgspec
 
+from consumers.durable import Durable
 from consumers.outcome import printable
 from gateway.jobs.attachments import Attachments, url
 
@@ -41,7 +42,7 @@ class TaskSettings(msgspec.Struct, frozen=True):
     webhook_allow: tuple[str, ...] = ()
 
 
-class Context:
+class Context(Durable):
     """One attempt of one job, as its task sees it. The methods say from where they may be called.
 
     Attributes:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from random import Random
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 import msgspec
 
@@ -24,6 +24,14 @@ class Retry(Exception):
     def __init__(self, message: str = "the task asked for another try", *, after: float | None = None) -> None:
         super().__init__(message)
         self.after = after
+
+
+class Suspended(BaseException):
+    """Unwinds a task whose job is to wait for its children; carries what to record. Not for tasks to catch."""
+
+    def __init__(self, facts: dict[str, Any]) -> None:
+        super().__init__("the job waits for its children")
+        self.facts = facts
 
 
 class TaskTimeout(Exception):

@@ -13,10 +13,11 @@ from typing import Any, Final
 
 import structlog
 
-from consumers.attempt import Attempt, Tools, until_stored
+from consumers.attempt import Attempt, Tools
 from consumers.context import Context
 from consumers.outcome import GiveUp, describe
 from consumers.registry import Task
+from consumers.storing import until_stored
 from consumers.threads import Slots
 from gateway.errors import Conflict, GatewayError, StaleFence, StoreUnavailable
 from gateway.jobs.attachments import Attachments
@@ -24,6 +25,7 @@ from gateway.jobs.model import PRIORITIES
 from gateway.jobs.queue import Delivery, JobQueue, Message
 from gateway.jobs.rebuild import Rebuilder
 from gateway.jobs.records import Claim
+from gateway.jobs.sagas import SagaStore
 from gateway.jobs.store import JobStore
 from gateway.settings import Settings
 
@@ -106,7 +108,14 @@ class Worker:
         Raises:
             WorkerStuck: no job can run any more in this process; what else ran has been finished or given back.
         """
-        tools = Tools(store=self._store, settings=self._settings, module=self._plan.module, slots=self._slots)
+        tools = Tools(
+            store=self._store,
+            settings=self._settings,
+            module=self._plan.module,
+            slots=self._slots,
+            sagas=SagaStore(self._store),
+            arguments=self._rebuilder.arguments,
+        )
         try:
             async with asyncio.TaskGroup() as tasks:
                 # The queues stand before the types are known: a submission must not meet a missing queue.
@@ -235,7 +244,7 @@ class Worker:
 
     async def _run(self, message: Message, claim: Claim, tools: Tools) -> None:
         task = self._tasks.get(message.type)
-        if task is None:
+        if task is None and not claim.turned:  # undoing needs none
             await self._refuse(message, claim)
             return
         ctx = Context(message, claim.max_attempts, self._settings, self._attachments)

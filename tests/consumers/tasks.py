@@ -57,3 +57,9 @@ def stuck(ctx: Context, job_input: Any) -> None:
     ctx.progress(0, None, str(os.getpid()))
     while True:
         time.sleep(60)
+
+
+@task("process.step", processes=True)
+def step(ctx: Context, job_input: Any) -> None:
+    del job_input
+    ctx.step_sync("a", lambda: None)

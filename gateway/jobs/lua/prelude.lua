@@ -6,11 +6,14 @@
 --      tm timeout ms, ca/qa/sa/fa created, queued, started, finished at, ra run after, ea expires at, pg progress,
 --      rs result, ru result is stored apart, er error, tp traceparent, tg channels {name, size, ttl}, wk worker,
 --      fe fence, on last operation of this fence, ck token of the claim, cr crashes in this run, pc progress
---      entries in the log, px offset up to which progress was pruned
+--      entries in the log, px offset up to which progress was pruned,
+--      sg saga, pa parent, cn children, cp their progress, cw which are waited for: see saga_prelude.lua
 --   s  what never changes, as the beginning of the job's JSON
 --   i  input   a  attempts, JSON objects joined by commas   r  result when it is stored apart
 -- Indexes: ix:<tenant>:{all | s:<status> | t:<type> | o:<owner>} by id (ids sort by time); open {tenant: count};
 -- due (by time) and ended (by end) and queued:<pool> (by time) hold '<tenant> <id>'.
+
+local saga_json, family   -- saga_prelude.lua
 
 local function job_key(tenant, id) return P .. 'job:' .. tenant .. ':' .. id end
 local function index_key(tenant, what) return P .. 'ix:' .. tenant .. ':' .. what end
@@ -42,7 +45,7 @@ local function job_json(j)
     .. ',"run_after":' .. time_json(j.ra) .. ',"expires_at":' .. time_json(j.ea)
     .. ',"result":' .. (j.rs or 'null')
     .. ',"result_url":' .. (j.ru and '"/v1/jobs/' .. j.id .. '/result"' or 'null')
-    .. ',"error":' .. (j.er or 'null') .. '}'
+    .. ',"error":' .. (j.er or 'null') .. (j.sg and saga_json(j) or '') .. '}'
 end
 
 -- Keep the log's progress entries bounded: the newest stay, what they supersede goes.
@@ -92,6 +95,7 @@ local function enter(j, state)
     redis.call('ZADD', P .. 'ended', NOW, member(j))
     redis.call('HINCRBY', P .. 'open', j.tenant, -1)
   end
+  if j.pa or j.cn then family(j) end
 end
 
 local function allowed(j, state) return ALLOWED[j.st][state] end

@@ -8,7 +8,7 @@ for _, entry in ipairs(A.entries) do
   if ended <= before then
     local j = load_job(tenant, id)
     redis.call('ZREM', P .. 'ended', entry)
-    redis.call('DEL', job_key(tenant, id), stream_key(tenant, 'job:' .. id), meta_key(tenant, 'job:' .. id))
+    redis.call('DEL', job_key(tenant, id), saga_key(tenant, id), stream_key(tenant, 'job:' .. id), meta_key(tenant, 'job:' .. id))
     redis.call('ZREM', index_key(tenant, 'all'), id)
     if j then
       redis.call('ZREM', index_key(tenant, 's:' .. j.st), id)

@@ -1,0 +1,23 @@
+"""Loading the job scripts: each stands behind the tables of the models and the preludes."""
+
+from __future__ import annotations
+
+from importlib import resources
+
+from gateway.jobs.model import lua_tables
+from gateway.jobs.steps import step_tables
+from gateway.store.redis import Script
+
+_LUA = resources.files("gateway.jobs").joinpath("lua")
+
+
+def _text(name: str) -> str:
+    return _LUA.joinpath(f"{name}.lua").read_text()
+
+
+_PRELUDE = "\n".join([lua_tables(), step_tables(), _text("prelude"), _text("saga_prelude")])
+
+
+def load_script(name: str, *preludes: str) -> Script:
+    """Load `lua/<name>.lua`; `preludes` are further ones only this script needs."""
+    return Script.load("gateway.jobs", f"lua/{name}.lua", prelude="\n".join([_PRELUDE, *map(_text, preludes)]))
