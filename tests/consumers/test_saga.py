@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -31,7 +31,7 @@ def registry(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-def effects() -> Iterator[Effects]:
+def effects() -> Effects:
     """What was done to the world; undos of the names undo-a, undo-b … add what they were given."""
     done: Effects = []
 
@@ -44,7 +44,7 @@ def effects() -> Iterator[Effects]:
 
     for letter in "abc":
         undo(f"undo-{letter}")(make(f"undo-{letter}"))
-    yield done
+    return done
 
 
 def act(effects: Effects, name: str) -> Callable[[], str]:

@@ -46,7 +46,7 @@ local function act(entry)
     recover(j)
     save_job(j)
   elseif j.st == 'waiting' and not ready(j) then
-    due_at(j, j.cw.till)
+    still_waiting(j)
   elseif TO_PUBLISH[j.st] or j.st == 'queued' then
     publish(j)
   else

@@ -5,7 +5,7 @@
 --       to, to how the job ends once all is undone (then it is no longer going forward), n tries of the present undo,
 --       f fence of the last try, er original error of a job that is dead because an undo failed}
 --   pa  its parent {id, number among its children, run, share of its progress that is counted already, own depth}
---   cn  children of this run {all, open}   cp  their progress {sum of shares, when it was last told}
+--   cn  children of this run {all, open}   cp  their progress {sum of shares, when it was last told, true if it has grown since}
 --   cw  which are waited for {left, of {number: true}, ff fail fast, till}
 -- A hash `saga:<tenant>:<id>` holds what is too large for d, of the newest run: p<n> result and g<n> input for the undo of
 -- step n; k:<name> number of a child, c<n> the child: its id while it is open, then {id, status, result, apart, error};
@@ -80,7 +80,7 @@ end
 -- A parent's progress: every child is one, and what it has done of it counts.
 local function set_progress(j)
   local done = math.floor(j.cp[1] * 1000 + 0.5) / 1000
-  j.cp[2] = NOW
+  j.cp[2], j.cp[3] = NOW, nil
   j.pg = string.format('{"done":%.10g,"total":%d,"fraction":%.10g,"message":null}', done, j.cn[1],
     math.floor(done / j.cn[1] * 1000 + 0.5) / 1000)
 end
@@ -93,14 +93,30 @@ end
 
 local share
 
--- Count a child's new share, and tell if it is time.
-local function add_share(parent, j, part, force)
-  parent.cp[1] = parent.cp[1] + part - j.pa[4]
-  j.pa[4] = part
-  if parent.st ~= 'waiting' or not force and NOW - parent.cp[2] < CHILD_PROGRESS_EVERY then return end
+local function tell_progress(parent)
   set_progress(parent)
   emit(parent, 'job.progress')
   if parent.pa then share(parent) end
+end
+
+-- Count a child's new share, and tell it: at once, or when the last time is long enough ago.
+local function add_share(parent, j, part, force)
+  parent.cp[1] = parent.cp[1] + part - j.pa[4]
+  j.pa[4] = part
+  if parent.st ~= 'waiting' then return end
+  if force or NOW - parent.cp[2] >= CHILD_PROGRESS_EVERY then return tell_progress(parent) end
+  if parent.cp[3] or ready(parent) then return end
+  parent.cp[3] = true
+  due_at(parent, math.min(parent.cp[2] + CHILD_PROGRESS_EVERY, parent.cw.till))
+end
+
+-- A waiting parent came up in the due set before its time: to tell what it has kept back.
+local function still_waiting(j)
+  if j.cp[3] then
+    tell_progress(j)
+    save_job(j)
+  end
+  due_at(j, j.cw.till)
 end
 
 -- A child has reported progress: its parent has got on too. The fraction is ours, written by progress_json. The caller
