@@ -74,7 +74,8 @@ class Compensation:
 
     async def _call(self, known: Undo, step: Recorded, record: StepRecord, run: int) -> None:
         ctx = copy(self._ctx)
-        ctx.cancelled, ctx.undoing, ctx.run = False, step.name, run
+        ctx.cancelled, ctx.run = False, run
+        ctx.undoing, ctx.undo_attempt = step.name, record.tries
         given = [msgspec.json.decode(text) for text in (record.result or b"null", record.given) if text is not None]
         try:
             async with asyncio.timeout(known.timeout) as limit:

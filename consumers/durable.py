@@ -25,11 +25,13 @@ class Durable:
 
     Attributes:
         undoing: in an undo, the name of the step it undoes; else empty.
+        undo_attempt: in an undo, which try it is: 1, 2, …
     """
 
     job_id: str
     run: int
     undoing: str = ""
+    undo_attempt: int = 0
     _loop: asyncio.AbstractEventLoop
     _steps: Steps | None = None
     _children: Children | None = None

@@ -201,7 +201,12 @@ async def test_two_gathers_and_a_step_between(bench: Bench, monkeypatch: pytest.
     async def parent(ctx: Context, job_input: Any) -> None:
         del job_input
         (first,) = await ctx.gather(await ctx.spawn("child", 1))
-        await ctx.step("between", lambda: effects.append(first) or first, undo="take-back")
+
+        async def between() -> Any:
+            effects.append(first)
+            return first
+
+        await ctx.step("between", between, undo="take-back")
         await ctx.gather(await ctx.spawn("child", "fail"))
 
     async with bench.working(*family(bench, parent)):
