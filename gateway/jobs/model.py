@@ -1,14 +1,16 @@
 """The job's state machine, as tables. Pure; the Lua scripts are generated from the same tables.
 
-              ┌────────────► expired / cancelled ◄────────────┐
-    accepted ─┼─► queued ─► running ─► succeeded              │
-    scheduled ┘    ▲ │ ▲       │ ├───► failed (dead letters)  │
-                   │ │ │       │ ├───► cancelling ────────────┤
-                   │ │ │       │ ├───► compensating ──────────┴─► failed
-                   │ │ │       │ └───► waiting (for children)
-                   │ │ └───────│──────────┘
-                   │ └─► compensating (a claim of a job that only has to be undone)
-                retrying ◄─────┴── a lost lease, an error, a stop of the worker
+    accepted ──┬───────────────────────► expired / cancelled
+    scheduled ─┤
+               ├─► queued ─► running ─┬─► succeeded
+    retrying ──┤                      ├─► failed (dead letters)
+    waiting ───┘                      ├─► cancelling ─► cancelled
+                                      ├─► retrying (an error, a lost lease, a stop of the worker)
+                                      ├─► waiting (for its children)
+                                      └─► compensating ─► failed / cancelled
+
+    with steps to undo, and no worker that holds it:
+    queued, retrying, waiting ─► compensating ─► retrying ─► queued ─► compensating ─► failed / cancelled
 
 A job with steps to undo that is to end `failed` or `cancelled` enters `compensating` instead. Where a worker holds it,
 that one undoes them. Where none does (cancelled while `queued`, `retrying` or `waiting`; its worker lost too often),

@@ -365,6 +365,24 @@ async def test_a_late_confirmation_or_delivery_does_not_wake_a_waiting_parent(be
         assert (await bench.job(job_id))["status"] == "waiting"
 
 
+async def test_a_forgotten_parent_leaves_nothing_behind(bench: Bench) -> None:
+    async def parent(ctx: Context, job_input: Any) -> Any:
+        del job_input
+        await ctx.step("a", lambda: None)
+        return await ctx.gather(await ctx.spawn("child", 3))
+
+    async with bench.working(*family(bench, parent)):
+        job_id = await bench.submit("parent")
+        await bench.until(job_id, "succeeded")
+    await asyncio.sleep(0.005)
+    old = await bench.jobs.outdated(bench.tag, retention=0, limit=10)
+    assert len(old) == 2
+    await bench.jobs.purge(bench.tag, old, retention=0)
+    keys: list[Any] = list(await bench.store.client.keys(bench.tag + "*"))
+    left = {key.decode().removeprefix(bench.tag) for key in keys}
+    assert left <= {"types", "open", "gen", f"seq:{TENANT}", f"log:{TENANT}:jobs", f"meta:{TENANT}:jobs"}
+
+
 async def test_a_child_that_is_run_again_is_nobodys(bench: Bench) -> None:
     async def parent(ctx: Context, job_input: Any) -> Any:
         del job_input

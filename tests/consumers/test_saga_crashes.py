@@ -7,6 +7,7 @@ undone in reverse order, and the run has one end.
 from __future__ import annotations
 
 import asyncio
+import json
 from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -125,8 +126,8 @@ async def check(bench: Bench, world: World, job: dict[str, Any], *, fails: bool)
         assert [step["status"] for step in job["steps"]] == ["undone", "undone"]
     else:
         assert job["result"] == 30
-    found, _ = await bench.jobs.find(TENANT, limit=100, type="parcel")
-    assert sum(job["id"].encode() in child for child in found) == 2
+    children, _ = await bench.jobs.find(TENANT, limit=100, parent=job["id"])
+    assert [json.loads(child)["status"] for child in children] == ["succeeded"] * 2
     assert await bench.due() == {}
     assert await bench.store.client.hget(bench.tag + "open", TENANT) == b"0"
     log = await bench.log(job["id"])

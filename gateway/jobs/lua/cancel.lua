@@ -1,6 +1,6 @@
--- Cancel a job: at once if no worker holds it, else the worker is told by its next heartbeat or progress. One that has steps
--- to undo ends by way of a worker that undoes them; one that is being undone goes on.
--- A: tenant, id. Answers false | {'ended', status} | {status, job}.
+-- Cancel a job: at once if no worker holds it, else the worker is told by its next heartbeat or progress. One that has
+-- steps to undo ends by way of a worker that undoes them; one that is being undone goes on. A: tenant, id. Answers
+-- false | {'ended', status} | {status, job}.
 local j = load_job(A.tenant, A.id)
 if not j then return false end
 if TERMINAL[j.st] then return {'ended', j.st} end

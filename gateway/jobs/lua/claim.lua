@@ -1,6 +1,6 @@
 -- Take a job for this worker. A: tenant, id, run, attempt, token (of this delivery), lease_ms, worker (JSON).
--- Answers {'claimed', fence, max attempts, timeout ms, traceparent, 1 if it only has to be undone} | {'drop', why} | {'missing'}.
--- Repeating a claim whose answer was lost returns the same claim.
+-- Answers {'claimed', fence, max attempts, timeout ms, traceparent, 1 if it only has to be undone} | {'drop', why} |
+-- {'missing'}. Repeating a claim whose answer was lost returns the same claim.
 local j = load_job(A.tenant, A.id)
 if not j then
   if redis.call('EXISTS', P .. 'gone:' .. A.tenant .. ':' .. A.id) == 1 then return {'drop', 'withdrawn'} end

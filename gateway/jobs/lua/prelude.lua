@@ -10,8 +10,8 @@
 --      sg saga, pa parent, cn children, cp their progress, cw which are waited for: see saga_prelude.lua
 --   s  what never changes, as the beginning of the job's JSON
 --   i  input   a  attempts, JSON objects joined by commas   r  result when it is stored apart
--- Indexes: ix:<tenant>:{all | s:<status> | t:<type> | o:<owner>} by id (ids sort by time); open {tenant: count};
--- due (by time) and ended (by end) and queued:<pool> (by time) hold '<tenant> <id>'.
+-- Indexes: ix:<tenant>:{all | s:<status> | t:<type> | o:<owner> | p:<parent>} by id (ids sort by time); open {tenant:
+-- count}; due (by time) and ended (by end) and queued:<pool> (by time) hold '<tenant> <id>'.
 
 local saga_json, family   -- saga_prelude.lua
 

@@ -1,6 +1,7 @@
 -- Run an ended job again: a new run, its log and its earlier attempts kept. One that is dead because an undo failed is
--- undone further instead. A child's new run is nobody's child: its parent has heard of its end. A: tenant, id, lease_ms (until somebody
--- else may publish it), max_open. Answers false | {'open', status} | {'quota'} | {'accepted', job, message}.
+-- undone further instead. A child's new run is nobody's child: its parent has heard of its end. A: tenant, id, lease_ms
+-- (until somebody else may publish it), max_open. Answers false | {'open', status} | {'quota'} | {'accepted', job,
+-- message}.
 local j = load_job(A.tenant, A.id)
 if not j then return false end
 if not TERMINAL[j.st] then return {'open', j.st} end

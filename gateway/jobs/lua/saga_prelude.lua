@@ -5,12 +5,13 @@
 --       to, to how the job ends once all is undone (then it is no longer going forward), n tries of the present undo,
 --       f fence of the last try, er original error of a job that is dead because an undo failed}
 --   pa  its parent {id, number among its children, run, share of its progress that is counted already, own depth}
---   cn  children of this run {all, open}   cp  their progress {sum of shares, when it was last told, true if it has grown since}
+--   cn  children of this run {all, open}
+--   cp  their progress {sum of shares, when it was last told, true if it has grown since}
 --   cw  which are waited for {left, of {number: true}, ff fail fast, till}
--- A hash `saga:<tenant>:<id>` holds what is too large for d, of the newest run: p<n> result and g<n> input for the undo of
--- step n; k:<name> number of a child, c<n> the child: its id while it is open, then {id, status, result, apart, error};
--- w<n> until when the n-th gather waits; swept, how many children have been cancelled.
--- Set `abandoned`: '<tenant> <id>' of jobs whose open children are to be cancelled.
+-- A hash `saga:<tenant>:<id>` holds what is too large for d, of the newest run: p<n> result and g<n> input for the undo
+-- of step n; k:<name> number of a child, c<n> the child: its id while it is open, then {id, status, result, apart,
+-- error}; w<n> until when the n-th gather waits; swept, how many children have been cancelled. Set `abandoned`:
+-- '<tenant> <id>' of jobs whose open children are to be cancelled.
 
 local function saga_key(tenant, id) return P .. 'saga:' .. tenant .. ':' .. id end
 

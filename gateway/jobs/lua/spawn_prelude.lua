@@ -1,7 +1,7 @@
 -- What submit.lua does for a child. A.parent = {id, fence of its worker, name of the child}.
 
--- The parent a child may be added to; or nil and the answer: {'child', id, number} that is there already under this name,
--- {'stale'}, {'cancelling'}, {'refused', why}.
+-- The parent a child may be added to; or nil and the answer: {'child', id, number} that is there already under this
+-- name, {'stale'}, {'cancelling'}, {'refused', why}.
 local function adopting()
   local parent = load_job(A.tenant, A.parent.id)
   if not parent or parent.fe ~= A.parent.fence or not HELD[parent.st] then return nil, {'stale'} end
@@ -35,6 +35,7 @@ end
 local function adopt(parent, j)
   local number, key = j.pa[2], saga_key(j.tenant, parent.id)
   redis.call('HSET', key, 'k:' .. A.parent.name, number, 'c' .. number, j.id)
+  redis.call('ZADD', index_key(j.tenant, 'p:' .. parent.id), 0, j.id)
   parent.cn = parent.cn or {0, 0}
   parent.cn[1], parent.cn[2] = number, parent.cn[2] + 1
   parent.cp = parent.cp or {0, 0}

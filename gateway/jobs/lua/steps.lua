@@ -1,4 +1,5 @@
--- Read a job's steps, in the order they began. A: tenant, id. Answers {run they belong to, name, status, undo or '', …}.
+-- Read a job's steps, in the order they began. A: tenant, id. Answers {run they belong to, name, status, undo or '',
+-- …}.
 local j = load_job(A.tenant, A.id)
 if not j or not j.sg then return {0} end
 local answer = {j.sg.rn}

@@ -1,9 +1,9 @@
 -- Accept a job. A: tenant, id, type, owner, priority, static (JSON up to and without pool and max_attempts), input,
 -- max_attempts, timeout_ms, delay_ms, ttl_ms, traceparent, targets, max_open, lease_ms (until somebody else may
--- publish it), key and fingerprint (of the Idempotency-Key), parent (of a child: {id, fence, name}). A job this server lost is written anew with
--- rebuilt = {pool, run, attempt, created_at}: what it promised then is not asked again.
--- Answers {'accepted', job, message} | {'existing', job} | {'unknown-type'} | {'quota'} | {'mismatch'} |
--- {'in-flight'} | {'replay', stored answer or '', job or ''}; for a child as spawn_prelude.lua says.
+-- publish it), key and fingerprint (of the Idempotency-Key), parent (of a child: {id, fence, name}). A job this server
+-- lost is written anew with rebuilt = {pool, run, attempt, created_at}: what it promised then is not asked again.
+-- Answers {'accepted', job, message} | {'existing', job} | {'unknown-type'} | {'quota'} | {'mismatch'} | {'in-flight'}
+-- | {'replay', stored answer or '', job or ''}; for a child as spawn_prelude.lua says.
 local idem = A.key and P .. 'idem:' .. A.tenant .. ':' .. A.key
 if idem then
   local known = redis.call('HMGET', idem, 'fingerprint', 'id', 'answer', 'until')
