@@ -10,9 +10,11 @@ import msgspec
 from gateway.errors import Conflict, QuotaExceeded, StaleFence, UnknownTaskType
 from gateway.jobs.records import Claim
 from gateway.jobs.scripts import load_script
+from gateway.jobs.steps import transitions_table
 from gateway.jobs.store import JobStore
 
-_STEP, _STEPS, _CHILDREN = map(load_script, ("step", "steps", "children"))
+_STEP = load_script("step", tables=transitions_table())
+_STEPS, _CHILDREN = map(load_script, ("steps", "children"))
 _SUBMIT = load_script("submit", "spawn_prelude")
 
 PAGE = 100  # children asked for at a time: their results may have 16 KiB each

@@ -18,6 +18,7 @@ def _text(name: str) -> str:
 _PRELUDE = "\n".join([lua_tables(), step_tables(), _text("prelude"), _text("saga_prelude")])
 
 
-def load_script(name: str, *preludes: str) -> Script:
-    """Load `lua/<name>.lua`; `preludes` are further ones only this script needs."""
-    return Script.load("gateway.jobs", f"lua/{name}.lua", prelude="\n".join([_PRELUDE, *map(_text, preludes)]))
+def load_script(name: str, *preludes: str, tables: str = "") -> Script:
+    """Load `lua/<name>.lua`; `preludes` (names) and `tables` (Lua) are what only this script needs."""
+    parts = [_PRELUDE, tables, *map(_text, preludes)]
+    return Script.load("gateway.jobs", f"lua/{name}.lua", prelude="\n".join(parts))

@@ -38,12 +38,16 @@ NAME = re.compile(r"[A-Za-z0-9_.:/#-]{1,64}\Z")
 NAME_RULE: Final = "must be 1 to 64 characters of A-Z a-z 0-9 _ . : / # -"
 
 
-def step_tables() -> str:
-    """Write the tables as Lua."""
+def transitions_table() -> str:
+    """Write the transitions as Lua, for the one script that needs them."""
     allowed = ",".join(f"['{status}']={_set(following)}" for status, following in sorted(STEP_TRANSITIONS.items()))
+    return f"local STEP_ALLOWED = {{{allowed}}}"
+
+
+def step_tables() -> str:
+    """Write what every job script needs as Lua."""
     return "\n".join(
         [
-            f"local STEP_ALLOWED = {{{allowed}}}",
             f"local TO_UNDO = {_set(TO_UNDO)}",
             f"local ABANDONS = {_set(ABANDONS)}",
             f"local MAX_STEPS, MAX_CHILDREN, MAX_DEPTH = {MAX_STEPS}, {MAX_CHILDREN}, {MAX_DEPTH}",
