@@ -217,7 +217,7 @@ class Worker:
         elif self._stopping.is_set():
             await self._record(message, claim, to="released")
         else:
-            if claim.timeout > self._settings.consumer_timeout:
+            if claim.turned or claim.timeout > self._settings.consumer_timeout:
                 await delivery.ack()  # the broker would take it for stuck; lease and reaper own it now
             await self._run(message, claim, tools)
         await delivery.ack()

@@ -111,6 +111,10 @@ class SagaStore:
                 raise UnknownTaskType(f"no worker has registered {arguments['type']!r}")
             case b"quota":
                 raise QuotaExceeded("the tenant has too many open jobs")
+            case b"child" | b"stale" | b"cancelling" | b"refused":
+                pass
+            case _:
+                raise Conflict(f"the child was not accepted: {kind.decode()}")
         child, number = _checked([kind, *rest])
         return child.decode(), number
 
