@@ -23,6 +23,7 @@ from consumers.storing import until_stored
 from consumers.threads import Slots
 from gateway.errors import GatewayError, StaleFence
 from gateway.jobs.arguments import Arguments
+from gateway.jobs.attachments import Attachments
 from gateway.jobs.model import INLINE_RESULT
 from gateway.jobs.queue import Message
 from gateway.jobs.records import Claim
@@ -47,6 +48,7 @@ class Tools:
     slots: Slots
     sagas: SagaStore
     arguments: Arguments
+    attachments: Attachments
 
 
 class Attempt:

@@ -20,7 +20,6 @@ from consumers.context import MAX_PROGRESS_MESSAGE, Attached, Cancelled, TaskSet
 from consumers.durable import NotDurable
 from consumers.outcome import GiveUp, Retry, encode_result, printable, shown
 from consumers.registry import load
-from gateway.jobs.attachments import MAX_BYTES
 from gateway.settings import PREFIX
 
 Pipe = multiprocessing.connection.Connection
@@ -130,8 +129,9 @@ class ChildContext(NotDurable):
             Cancelled: the job is no longer this attempt's.
             AttachFailed: it could not be stored.
         """
-        if len(data) > MAX_BYTES:
-            raise GiveUp(f"an attachment may have at most {MAX_BYTES} bytes")
+        limit = self.settings.max_attachment_bytes  # the pipe takes no larger message
+        if len(data) > limit:
+            raise GiveUp(f"an attachment may have at most {limit} bytes")
         with self._lock:
             self._pipe.send_bytes(encode(Attach(name, data, content_type)))
             answer = _answers.decode(self._pipe.recv_bytes())
