@@ -1,5 +1,5 @@
 -- What the worker that holds the fence has to say. A: tenant, id, fence, op (1, 2, 3 … under this fence), lease_ms, to:
--- 'progress' (progress), 'succeeded' (result, apart), 'failed' (error), 'retrying' (error, delay_ms), 'cancelled',
+-- 'progress' (progress), 'succeeded' (result, apart), 'failed' (error, death), 'retrying' (error, delay_ms), 'cancelled',
 -- 'released' (the worker stops; the attempt is not burnt), 'waiting' (children, gather, fail_fast, wait_ms). Of a job
 -- that is being undone: 'compensated', or 'failed', 'retrying', 'released'. A job with steps to undo that is to fail or
 -- to be cancelled becomes 'compensating', with the same worker. Answers {'ok', version, state} | {'stale'} |

@@ -35,15 +35,15 @@ end
 local function turned(j) return j.sg ~= nil and j.sg.to ~= nil end
 
 -- From now on the job is undone, to end as `to`. The caller takes it to a worker.
-local function turn(j, to)
+local function turn(j, to, death)
   j.sg.to, j.sg.n, j.sg.f, j.cr = to, 0, nil, 0
-  enter(j, 'compensating')
+  enter(j, 'compensating', death)
 end
 
--- End a job no worker holds: at once, or by way of a worker that undoes its steps.
-local function finish(j, to)
-  if not left_to_undo(j) then return enter(j, to) end
-  turn(j, to)
+-- End a job no worker holds: at once, or by way of a worker that undoes its steps. `death`: see `enter`.
+local function finish(j, to, death)
+  if not left_to_undo(j) then return enter(j, to, death) end
+  turn(j, to, death)
   retry_at(j, NOW, j.at + 1)
 end
 
@@ -64,7 +64,7 @@ local function undo_lost(j)
   j.fe = j.fe + 1
   give_up_undo(j, '{"type":"CompensationFailed","message":"the worker was lost ' .. j.cr
     .. ' times while it undid the step ' .. j.sg.s[j.sg.l][1] .. '","attempt":' .. j.at .. ',"retryable":true}')
-  enter(j, 'failed')
+  enter(j, 'failed', known_death('undo'))
 end
 
 local function cancel_job(j)
