@@ -8,8 +8,22 @@ async def report(ctx: Context, input: dict) -> dict: ...
 
 from consumers.children import ChildFailed, ChildrenLate
 from consumers.context import Context
-from consumers.outcome import GiveUp, Retry
+from consumers.outcome import BreakerOpen, GiveUp, LockBusy, LockLost, Retry, Snooze, TaskTimeout, Uncertain
 from consumers.registry import task
 from consumers.undos import undo
 
-__all__ = ["ChildFailed", "ChildrenLate", "Context", "GiveUp", "Retry", "task", "undo"]
+__all__ = [
+    "BreakerOpen",
+    "ChildFailed",
+    "ChildrenLate",
+    "Context",
+    "GiveUp",
+    "LockBusy",
+    "LockLost",
+    "Retry",
+    "Snooze",
+    "TaskTimeout",
+    "Uncertain",
+    "task",
+    "undo",
+]

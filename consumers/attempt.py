@@ -14,16 +14,18 @@ import structlog
 from consumers.children import Children, suspension
 from consumers.compensation import Compensation
 from consumers.context import Context
-from consumers.outcome import GiveUp, Suspended, TaskCancelled, TaskTimeout, after_error, encode_result
+from consumers.desk import Desk, Services
+from consumers.outcome import GiveUp, Snooze, Suspended, TaskCancelled, TaskTimeout, after_error, encode_result
+from consumers.patience import until_stored
 from consumers.process import run_in_process
 from consumers.registry import Task
 from consumers.saga import Steps
 from consumers.severing import Severable
-from consumers.storing import until_stored
 from consumers.threads import Slots
 from gateway.errors import GatewayError, StaleFence
 from gateway.jobs.arguments import Arguments
 from gateway.jobs.attachments import Attachments
+from gateway.jobs.effects import Claimed
 from gateway.jobs.model import INLINE_RESULT
 from gateway.jobs.queue import Message
 from gateway.jobs.records import Claim
@@ -49,6 +51,7 @@ class Tools:
     sagas: SagaStore
     arguments: Arguments
     attachments: Attachments
+    services: Services
 
 
 class Attempt:
@@ -62,12 +65,20 @@ class Attempt:
         self._ctx = ctx
         self._op = 0
         self._stopped_as = ""  # what to record when we cancelled the task: "released" or "cancelled"
+        self._fault: Exception | None = None  # what to record when we ended the task for something that befell it
+        self._desk = self._open_desk()
         self._over = asyncio.Event()
         self._runner: asyncio.Task[Any] | None = None
         self._leaving = False
         self._holder = Holder.of(message.tenant, message.id, claim)
         children = Children(tools.sagas, self._holder, message, tools.arguments, self._large_result)
         ctx.bind(Steps(tools.sagas, self._holder), children)
+
+    def _open_desk(self) -> Desk:
+        held = Claimed(self._message.tenant, self._message.id, self._claim.fence)
+        lease = self._tools.settings.lease
+        self._ctx.desk = Desk(self._tools.services, held, self._claim.snoozes, lease, self._end)
+        return self._ctx.desk
 
     def release(self) -> None:
         """Give the job back unfinished: the worker stops. The attempt is not burnt."""
@@ -76,6 +87,13 @@ class Attempt:
 
     def _stop(self, recorded_as: str) -> None:
         self._stopped_as = recorded_as
+        self._cancel()
+
+    def _end(self, fault: Exception) -> None:
+        self._fault = fault
+        self._cancel()
+
+    def _cancel(self) -> None:
         self._ctx.cancelled = True
         if self._runner is not None:
             self._runner.cancel()
@@ -102,12 +120,19 @@ class Attempt:
         """Undo the job, whose lease goes on being ours."""
         facts: dict[str, Any] = {"to": "released"}
         if not self._leaving:
+            self._desk = self._open_desk()  # the task's has been closed
             undoing = Compensation(self._tools.sagas, self._holder, self._message, self._ctx, self._tools.slots)
             self._runner = tasks.create_task(undoing.run(_jitter))
             await asyncio.wait([self._runner])
+            await self._desk.close(abandoned=False)
             if not self._runner.cancelled():
                 facts = self._runner.result()
         await self._record(**facts)
+
+    def _known(self) -> Task:
+        if self._task is None:
+            raise AssertionError("a job without a task is only undone")
+        return self._task
 
     async def _large_result(self, job_id: str) -> bytes | None:
         result = await until_stored(lambda: self._tools.store.result(self._message.tenant, job_id))
@@ -117,17 +142,19 @@ class Attempt:
         self._runner = tasks.create_task(self._work())
         await asyncio.wait([self._runner])
         self._ctx.cancelled = True
+        await self._desk.close(abandoned=self._known().runs_in == "thread")
         progress = self._ctx.take_progress()
         if self._runner.cancelled():
             if self._stopped_as:
                 return {"to": self._stopped_as, "progress": progress}
-            return {**self._failure(TaskCancelled("the task cancelled itself")), "progress": progress}
+            return {**self._failure(self._fault or TaskCancelled("the task cancelled itself")), "progress": progress}
         return {**self._runner.result(), "progress": progress}
 
     async def _work(self) -> dict[str, Any]:
         """Run the task; returns the facts to record. Never raises but for cancelling."""
         try:
             async with asyncio.timeout(self._claim.timeout) as limit:
+                self._desk.deadline = limit.when() or self._desk.deadline
                 result = await self._call()
             return self._success(result)
         except TimeoutError as error:
@@ -138,9 +165,7 @@ class Attempt:
 
     async def _call(self) -> bytes:
         body = bytes(self._message.input)
-        task, tools = self._task, self._tools
-        if task is None:
-            raise AssertionError("a job without a task is only undone")
+        task, tools = self._known(), self._tools
         if task.runs_in == "process":
             limit = tools.settings.max_result_bytes
             return await run_in_process(task, tools.module, self._ctx, body, max_result=limit)
@@ -157,7 +182,11 @@ class Attempt:
 
     def _failure(self, error: BaseException) -> dict[str, Any]:
         outcome = after_error(
-            error, attempt=self._message.attempt, max_attempts=self._claim.max_attempts, random=_jitter
+            error,
+            attempt=self._message.attempt,
+            max_attempts=self._claim.max_attempts,
+            random=_jitter,
+            policy=self._known().policy,
         )
         log.warning(
             "attempt.failed",
@@ -165,7 +194,7 @@ class Attempt:
             type=self._message.type,
             attempt=self._message.attempt,
             to=outcome.to,
-            exc_info=None if isinstance(error, GiveUp) else error,
+            exc_info=None if isinstance(error, GiveUp | Snooze) else error,
         )
         return {"to": outcome.to, "error": outcome.error, "delay_ms": int(outcome.delay * 1000)}
 
@@ -184,6 +213,7 @@ class Attempt:
                 continue
             if cancelling:
                 self._stop("cancelled")
+            await self._desk.grips.keep()
 
     async def _report(self) -> None:
         while True:

@@ -12,10 +12,10 @@ import msgspec
 import structlog
 
 from consumers.context import Context
-from consumers.outcome import GiveUp, TaskTimeout, backoff, describe, shown
+from consumers.outcome import GiveUp, Retry, Snooze, TaskTimeout, backoff, describe, shown, within
+from consumers.patience import until_stored
 from consumers.saga import next_undo, with_status
 from consumers.severing import Severable
-from consumers.storing import until_stored
 from consumers.threads import Slots
 from consumers.undos import Undo, find_undo
 from gateway.jobs.queue import Message
@@ -95,4 +95,5 @@ class Compensation:
         said = describe(CompensationFailed(text), self._message.attempt, retryable=not isinstance(error, GiveUp))
         if dead:
             return {"to": "failed", "error": said}
-        return {"to": "retrying", "error": said, "delay_ms": int(backoff(tries, random) * 1000)}
+        asked = error.after if isinstance(error, Retry | Snooze) else None
+        return {"to": "retrying", "error": said, "delay_ms": int(within(asked, backoff(tries, random)) * 1000)}

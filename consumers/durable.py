@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Callable, Coroutine
 from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
-from consumers.outcome import GiveUp
+from consumers.outcome import GiveUp, Uncertain
 
 if TYPE_CHECKING:
     from consumers.children import Children
@@ -73,6 +73,8 @@ class Durable:
             return begun.value
         try:
             value = do()
+        except Uncertain:
+            raise
         except Exception:
             self._from_thread(steps.fail(name))
             raise

@@ -12,8 +12,8 @@ from typing import Any, NamedTuple, TypeVar
 import msgspec
 
 from consumers.context import Cancelled
-from consumers.outcome import GiveUp, encode_result
-from consumers.storing import until_stored
+from consumers.outcome import GiveUp, Uncertain, encode_result
+from consumers.patience import until_stored
 from consumers.undos import find_undo
 from gateway.errors import Conflict, StaleFence
 from gateway.jobs.sagas import Holder, JobCancelled, Recorded, SagaStore, StepRecord
@@ -56,6 +56,8 @@ class Steps:
             value = do()
             if inspect.isawaitable(value):
                 value = await value
+        except Uncertain:
+            raise  # it stays as what it is: begun, and nobody knows
         except Exception:
             await self.fail(name)
             raise

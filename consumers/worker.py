@@ -15,9 +15,10 @@ import structlog
 
 from consumers.attempt import Attempt, Tools
 from consumers.context import Context
+from consumers.desk import Services
 from consumers.outcome import GiveUp, describe
+from consumers.patience import until_stored
 from consumers.registry import Task
-from consumers.storing import until_stored
 from consumers.threads import Slots
 from gateway.errors import Conflict, GatewayError, StaleFence, StoreUnavailable
 from gateway.jobs.attachments import open_attachments
@@ -117,6 +118,7 @@ class Worker:
                     sagas=SagaStore(self._store),
                     arguments=self._rebuilder.arguments,
                     attachments=attachments,
+                    services=Services.of(self._store.redis),
                 )
                 # The queues stand before the types are known: a submission must not meet a missing queue.
                 if await self._unless_stopped(self._queue.declare(self._plan.pool)):

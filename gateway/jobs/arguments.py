@@ -39,6 +39,7 @@ class Arguments:
             "targets": [self._channels.target(name) for name in dict.fromkeys(names)],
             "max_open": self._settings.max_open_jobs,
             "lease_ms": int(lease * 1000),
+            "unique": wanted.unique,
         }
 
     def child(self, tenant: str, job_id: str, wanted: Submission, traceparent: str, parent: str) -> dict[str, object]:

@@ -111,6 +111,8 @@ class SagaStore:
                 raise UnknownTaskType(f"no worker has registered {arguments['type']!r}")
             case b"quota":
                 raise QuotaExceeded("the tenant has too many open jobs")
+            case b"held":
+                raise Conflict("another open job has the unique key of the child")
             case b"child" | b"stale" | b"cancelling" | b"refused":
                 pass
             case _:

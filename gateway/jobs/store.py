@@ -30,6 +30,11 @@ class JobStore:
     def __init__(self, store: Store) -> None:
         self._store = store
 
+    @property
+    def redis(self) -> Store:
+        """Where the jobs are."""
+        return self._store
+
     async def _run(self, script: Script, tenant: str, **arguments: object) -> Any:  # noqa: ANN401 - scripts differ
         return await self._store.run(script, self._store.tag(tenant), tenant=tenant, **arguments)
 
@@ -79,6 +84,7 @@ class JobStore:
                 "attempt": message.attempt,
                 "created_at": message.created_at,
             },
+            unique=message.unique,
         )
 
     async def settle(self, tenant: str, key: str, answer: bytes) -> None:
@@ -114,8 +120,8 @@ class JobStore:
             worker=msgspec.json.encode(worker).decode(),
         )
         if kind == b"claimed":
-            fence, attempts, timeout_ms, traceparent, turned = rest
-            return Claim(fence, attempts, timeout_ms / 1000, traceparent.decode(), bool(turned))
+            fence, attempts, timeout_ms, traceparent, snoozes, turned = rest
+            return Claim(fence, attempts, timeout_ms / 1000, traceparent.decode(), snoozes, bool(turned))
         return rest[0].decode() if rest else "missing"
 
     async def heartbeat(self, tenant: str, job_id: str, fence: int, lease: float) -> bool:
@@ -170,7 +176,7 @@ class JobStore:
         The due set publishes it after `lease` seconds. With `dead` only what is among the dead letters is run again.
 
         Raises:
-            Conflict: it has not ended.
+            Conflict: it has not ended, or its unique key is another open job's.
             QuotaExceeded: the tenant has `max_open` open jobs.
         """
         found = await self._run(_RERUN, tenant, id=job_id, lease_ms=int(lease * 1000), max_open=max_open, dead=dead)
@@ -179,6 +185,8 @@ class JobStore:
         kind, *rest = found
         if kind == b"quota":
             raise QuotaExceeded
+        if kind == b"held":
+            raise Conflict(f"the open job {rest[0].decode()} has the same unique key")
         if kind == b"open":
             raise Conflict(f"the job is {rest[0].decode()}; only an ended one can run again")
         return rest[0], decode_message(rest[1])

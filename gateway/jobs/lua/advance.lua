@@ -1,9 +1,9 @@
 -- What the worker that holds the fence has to say. A: tenant, id, fence, op (1, 2, 3 … under this fence), lease_ms, to:
 -- 'progress' (progress), 'succeeded' (result, apart), 'failed' (error, death), 'retrying' (error, delay_ms), 'cancelled',
--- 'released' (the worker stops; the attempt is not burnt), 'waiting' (children, gather, fail_fast, wait_ms). Of a job
--- that is being undone: 'compensated', or 'failed', 'retrying', 'released'. A job with steps to undo that is to fail or
--- to be cancelled becomes 'compensating', with the same worker. Answers {'ok', version, state} | {'stale'} |
--- {'refused', state}.
+-- 'released' (the worker stops; the attempt is not burnt), 'snoozed' (error, delay_ms: the attempt comes again, but not
+-- for ever), 'waiting' (children, gather, fail_fast, wait_ms). Of a job that is being undone: 'compensated', or 'failed',
+-- 'retrying', 'released'. A job with steps to undo that is to fail or to be cancelled becomes 'compensating', with the
+-- same worker. Answers {'ok', version, state} | {'stale'} | {'refused', state}.
 
 -- Free the worker until these children have ended. Waiting burns no attempt; the deadline is that of the first time.
 local function wait_for_children(j)
@@ -34,7 +34,10 @@ end
 if (j.on or 0) >= A.op then return {'ok', j.ve, j.st} end
 if not HELD[j.st] then return {'stale'} end
 local undoing = j.st == 'compensating'
-local to = A.to == 'released' and 'retrying' or A.to == 'compensated' and undoing and not left_to_undo(j) and j.sg.to or A.to
+local unburnt = A.to == 'released' or (A.to == 'snoozed' and (j.ax or 0) < MAX_SNOOZES)
+local to = (unburnt or A.to == 'snoozed') and 'retrying' or A.to
+if A.to == 'snoozed' and not unburnt and j.at >= j.ma then to = 'failed' end
+if to == 'compensated' and undoing and not left_to_undo(j) then to = j.sg.to end
 -- A job being cancelled that fails, or would be tried again, is simply cancelled.
 if j.st == 'cancelling' and (to == 'failed' or to == 'retrying' or to == 'waiting') then to = 'cancelled' end
 local to_turn = not undoing and (to == 'failed' or to == 'cancelled') and left_to_undo(j)
@@ -47,8 +50,9 @@ if to == 'progress' then
   emit(j, 'job.progress')
   if j.pa then share(j) end
 elseif to == 'retrying' then
-  if A.to == 'released' then
-    retry_at(j, NOW, j.at)
+  if A.to == 'snoozed' then j.ax, j.er = (j.ax or 0) + 1, A.error end
+  if unburnt then
+    retry_at(j, NOW + (A.delay_ms or 0), j.at)
   else
     if not undoing then j.er = A.error end   -- the original one is kept
     end_attempt(j, A.error)

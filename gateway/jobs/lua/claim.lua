@@ -1,12 +1,12 @@
 -- Take a job for this worker. A: tenant, id, run, attempt, token (of this delivery), lease_ms, worker (JSON).
--- Answers {'claimed', fence, max attempts, timeout ms, traceparent, 1 if it only has to be undone} | {'drop', why} |
--- {'missing'}. Repeating a claim whose answer was lost returns the same claim.
+-- Answers {'claimed', fence, max attempts, timeout ms, traceparent, snoozes of the attempt, 1 if it only has to be
+-- undone} | {'drop', why} | {'missing'}. Repeating a claim whose answer was lost returns the same claim.
 local j = load_job(A.tenant, A.id)
 if not j then
   if redis.call('EXISTS', P .. 'gone:' .. A.tenant .. ':' .. A.id) == 1 then return {'drop', 'withdrawn'} end
   return {'missing'}
 end
-local function claimed() return {'claimed', j.fe, j.ma, j.tm, j.tp, turned(j) and 1 or 0} end
+local function claimed() return {'claimed', j.fe, j.ma, j.tm, j.tp, j.ax or 0, turned(j) and 1 or 0} end
 if HELD[j.st] and j.ck == A.token then return claimed() end
 if TERMINAL[j.st] then return {'drop', j.st} end
 if j.rn ~= A.run or j.at ~= A.attempt then return {'drop', 'another attempt'} end

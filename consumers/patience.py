@@ -1,4 +1,4 @@
-"""Waiting for Redis: what was done must be recorded, however long it takes."""
+"""Waiting for Redis."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ T = TypeVar("T")
 
 log = structlog.get_logger(__name__)
 
-RECORD_NAP = 0.5  # between tries while Redis is away
+RECORD_NAP = 0.5  # between tries while Redis is away; the effect is done, so it is recorded however long it takes
 
 
 async def until_stored(step: Callable[[], Awaitable[T]]) -> T:
