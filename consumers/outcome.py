@@ -163,6 +163,7 @@ def snooze_of(error: BaseException) -> Snooze | None:
 
 
 def within(asked: float | None, usual: float) -> float:
+    """Return the delay that was asked for, or the usual one, within its bounds (seconds)."""
     wanted = usual if asked is None or math.isnan(asked) else asked
     return min(max(wanted, 0.0), MAX_DELAY)
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from consumers import Context, GiveUp, undo, undos
+from consumers import Context, GiveUp, Uncertain, undo, undos
 from consumers import compensation as module
 from consumers.registry import load
 from gateway.jobs.model import CRASH_LIMIT
@@ -129,6 +129,40 @@ async def test_a_step_whose_function_raised_has_not_happened_and_one_that_was_cu
         job = await bench.until(await bench.submit("saga"), "failed")
     assert effects == [("undo-b of b", None)]
     assert (steps(job), job["error"]["type"]) == (["a failed", "b undone"], "TaskTimeout")
+
+
+async def test_a_step_that_does_not_know_whether_it_happened_may_have(bench: Bench, effects: Effects) -> None:
+    async def saga(ctx: Context, job_input: Any) -> None:
+        del job_input
+
+        def unknown() -> None:
+            raise Uncertain("no answer")
+
+        await ctx.step("a", unknown, undo="undo-a")
+
+    async with bench.working(bench.task("saga", saga)):
+        job = await bench.until(await bench.submit("saga"), "failed")
+    assert effects == [("undo-a of a", None)]
+    assert (steps(job), job["error"]["type"]) == (["a undone"], "Uncertain")
+
+
+async def test_an_undo_has_the_helpers_of_a_task(bench: Bench) -> None:
+    used: Effects = []
+
+    @undo("helped")
+    async def helped(ctx: Context, result: Any) -> None:
+        async with ctx.lock("bank"), ctx.breaker("bank"):
+            used.append(await ctx.once("refund", lambda key: asyncio.sleep(0, [key, result])))
+
+    async def saga(ctx: Context, job_input: Any) -> None:
+        del job_input
+        await ctx.step("a", lambda: 1, undo="helped")
+        raise GiveUp("no")
+
+    async with bench.working(bench.task("saga", saga)):
+        job_id = await bench.submit("saga")
+        job = await bench.until(job_id, "failed")
+    assert (job["error"]["message"], used) == ("no", [[f"{job_id}-1-refund", 1]])
 
 
 async def test_attempts_that_fail_are_not_undone_before_the_last(bench: Bench, effects: Effects) -> None:

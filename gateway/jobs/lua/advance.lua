@@ -41,7 +41,7 @@ if to == 'compensated' and undoing and not left_to_undo(j) then to = j.sg.to end
 -- A job being cancelled that fails, or would be tried again, is simply cancelled.
 if j.st == 'cancelling' and (to == 'failed' or to == 'retrying' or to == 'waiting') then to = 'cancelled' end
 local to_turn = not undoing and (to == 'failed' or to == 'cancelled') and left_to_undo(j)
-if to ~= 'progress' and not allowed(j, to) then return {'refused', j.st} end
+if to ~= 'progress' and (not allowed(j, to) or to == 'compensating') then return {'refused', j.st} end
 
 j.on, j.lf = A.op, A.fence
 if A.progress then j.pg = A.progress end   -- with the end comes what was last reported
