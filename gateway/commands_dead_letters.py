@@ -217,8 +217,7 @@ class _Choice(NamedTuple):
         else:
             for item in sample:
                 click.echo(_line(item))
-            more = "at least " if done.after else ""
-            click.echo(f"{more}{done.matched} match" if self.dry_run else f"{done.done} {what}")
+            click.echo(f"{done.matched} match" if self.dry_run else f"{done.done} {what}")
             for failure in failed:
                 click.echo(f"{failure['id']}: {failure['error']}", err=True)
         if failed:
@@ -227,8 +226,12 @@ class _Choice(NamedTuple):
     async def _count(self) -> tuple[Done, Sequence[bytes]]:
         async with opened_store() as (store, settings):
             letters = DeadLetters(store, None, settings)
-            counted = await letters.count(self.owner, self.which, limit=MAX_COUNTED)
-            return counted, (await letters.find(self.owner, self.which, limit=MAX_SAMPLE)).items
+            counted = Done(0, 0, [], None)
+            while True:
+                part = await letters.count(self.owner, self.which, limit=MAX_COUNTED, after=counted.after)
+                counted = part._replace(matched=counted.matched + part.matched)
+                if part.after is None:
+                    return counted, (await letters.find(self.owner, self.which, limit=MAX_SAMPLE)).items
 
 
 async def _all_lots(lot: Callable[[Place | None], Awaitable[Done]]) -> Done:
@@ -238,7 +241,7 @@ async def _all_lots(lot: Callable[[Place | None], Awaitable[Done]]) -> Done:
         failed = [*total.failed, *done.failed][:LOT]
         total = Done(total.matched + done.matched, total.done + done.done, failed, done.after)
         # Where nothing could be done any more the next lot would fare no better.
-        if done.after is None or not done.done:
+        if done.after is None or (done.matched and not done.done):
             return total
 
 

@@ -29,6 +29,7 @@ log = structlog.get_logger(__name__)
 
 AT_ONCE: Final = 16
 SCAN: Final = 1000  # entries one page may look at
+MAX_PAGES: Final = 20  # one call about many may look at
 MAX_SAMPLE: Final = 10
 MAX_COUNTED: Final = 10_000  # of a dry run
 DISCARDED_AT_ONCE: Final = 100
@@ -198,12 +199,13 @@ class DeadLetters:
         self, owner: str, which: Filter, limit: int, after: Place | None
     ) -> tuple[list[str], Place | None]:
         ids: list[str] = []
-        while True:
+        for _ in range(MAX_PAGES):
             found = await self.find(owner, which, limit=min(limit - len(ids), SCAN), after=after, bare=True)
             ids += [item.decode() for item in found.items]
             after = found.after
             if after is None or len(ids) >= limit:
-                return ids, after
+                break
+        return ids, after
 
 
 _START: Final = Place(1 << 53, "~")  # before everything

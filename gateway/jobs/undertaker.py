@@ -13,7 +13,7 @@ from typing import Final
 
 import structlog
 
-from gateway.errors import GatewayError, StoreUnavailable
+from gateway.errors import ConfigurationError, GatewayError, QueueUnavailable, StoreUnavailable
 from gateway.jobs.deaths import refusal_of
 from gateway.jobs.queue import DeadDelivery, JobQueue, Letter, Message, Undecodable, decode
 from gateway.jobs.rebuild import Rebuilder
@@ -37,7 +37,7 @@ class Undertaker:
 
     Args:
         again: seconds until a job that nobody began with is due again.
-        look_every: seconds between looks at what waits and what is too old.
+        look_every: seconds between looks at what waits and what is too old, and between tries to consume.
     """
 
     def __init__(
@@ -58,16 +58,22 @@ class Undertaker:
         self._look_every = look_every
 
     async def run(self) -> None:
-        """Work until cancelled; Redis or the broker being away only makes it wait.
-
-        Raises:
-            ConfigurationError: the queue of the dead letters exists with other properties.
-        """
-        async with self._queue.consume_dead(self._on_letter):
-            behind = 0.0
+        """Work until cancelled; whatever is away, or wrong on the broker, only makes it wait: jobs need it least."""
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(self._watch())
             while True:
+                try:
+                    async with self._queue.consume_dead(self._on_letter):
+                        await asyncio.Event().wait()
+                except* (QueueUnavailable, ConfigurationError) as group:
+                    log.error("undertaker.not_consuming", reason=str(_first(group)))  # noqa: TRY400 - the reason is all
                 await asyncio.sleep(self._look_every)
-                behind = await self._look(behind)
+
+    async def _watch(self) -> None:
+        behind = 0.0
+        while True:
+            await asyncio.sleep(self._look_every)
+            behind = await self._look(behind)
 
     async def _look(self, behind: float) -> float:
         """Forget old messages, and tell when letters have been waiting; returns for how long they have, in seconds."""
@@ -143,6 +149,11 @@ class Undertaker:
             content_type=letter.content_type,
         )
         return reason
+
+
+def _first(error: BaseException) -> BaseException:
+    """Task groups wrap what went wrong, one in the other."""
+    return _first(error.exceptions[0]) if isinstance(error, BaseExceptionGroup) else error
 
 
 def _verdict(letter: Letter, fault: str) -> tuple[str, str]:

@@ -13,9 +13,11 @@ from redis.asyncio import Redis
 from consumers.outcome import GiveUp, describe
 from gateway.errors import Conflict, NotFound, QuotaExceeded
 from gateway.events import Position
+from gateway.jobs import deadletters as dealing
 from gateway.jobs.dead_filter import Filter
 from gateway.jobs.deadletters import DeadLetters
 from gateway.jobs.local import LocalQueue
+from gateway.jobs.records import Claim
 from gateway.jobs.sagas import Holder, SagaStore
 from gateway.store import deadletters as module
 from gateway.store.deadletters import MAX_BODY, MAX_HEADERS, MORE_HEADERS, UNOWNED, DeadLetterStore, shown_headers
@@ -136,6 +138,15 @@ async def test_a_job_that_is_undone_first_dies_of_what_began_it_or_of_the_undoin
         error = '{"type":"CompensationFailed","message":"x","retryable":true}'
         await bench.jobs.advance(TENANT, job_id, fence=fence, op=2, to="failed", error=error)
         assert await listed(letters, reason="undo-failed") == [job_id]
+        again = await bench.jobs.rerun(TENANT, job_id, lease=5, max_open=9)
+        assert again is not None
+        retaken = await bench.claim(again[1], token="again")
+        assert isinstance(retaken, Claim)
+        holder, fence = Holder.of(TENANT, job_id, retaken), retaken.fence
+        for to in ("undoing", "undone"):
+            await sagas.step(holder, "a", to)
+        await bench.jobs.advance(TENANT, job_id, fence=fence, op=1, to="compensated")
+        assert await listed(letters, error_type="OSError", reason="failed") == [job_id]
 
 
 async def test_a_job_whose_worker_is_lost_three_times_has_crashed(bench: Bench, letters: DeadLetters) -> None:
@@ -267,6 +278,25 @@ async def test_many_are_put_back_at_a_rate_and_only_as_far_as_the_quota_goes(
     done = await letters.requeue_many(TENANT, which, limit=10, after=done.after)
     assert (done.done, done.after) == (1, None)
     assert [(await bench.job(job_id))["run"] for job_id in ids] == [2] * 5
+
+
+async def test_a_call_about_many_looks_at_so_many_and_says_where_to_go_on(
+    bench: Bench, letters: DeadLetters, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await bench.jobs.register({"other": ("slow", 3, 60.0)})
+    wanted = await failing(bench, type="other")
+    await next_millisecond(bench)
+    for _ in range(5):
+        await failing(bench)
+    monkeypatch.setattr(dealing, "SCAN", 2)
+    monkeypatch.setattr(dealing, "MAX_PAGES", 2)
+    which = msgspec.convert({"type": "other"}, Filter)
+    first = await letters.discard_many(TENANT, which, limit=10)
+    assert (first.matched, first.done) == (0, 0)
+    assert first.after is not None
+    second = await letters.discard_many(TENANT, which, limit=10, after=first.after)
+    assert (second.done, second.after) == (1, None)
+    assert wanted not in await listed(letters)
 
 
 async def test_two_who_put_the_same_back_start_it_once(bench: Bench, letters: DeadLetters) -> None:

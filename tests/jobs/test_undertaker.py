@@ -16,10 +16,11 @@ from urllib.parse import urlsplit
 import aio_pika
 import pytest
 import structlog
+from aio_pika.abc import AbstractChannel, AbstractQueue
 from redis.asyncio import Redis
 from structlog.testing import capture_logs
 
-from gateway.errors import GatewayError, QueueUnavailable
+from gateway.errors import ConfigurationError, GatewayError, QueueUnavailable
 from gateway.jobs import consumption
 from gateway.jobs import undertaker as module
 from gateway.jobs.dead_filter import Filter
@@ -29,7 +30,7 @@ from gateway.jobs.queue import DELIVERY_LIMIT, Delivery, JobQueue, encode
 from gateway.jobs.rabbitmq import RabbitQueue
 from gateway.jobs.rebuild import Rebuilder
 from gateway.jobs.records import Claim
-from gateway.jobs.topology import DEAD_LETTERS, burial_headers
+from gateway.jobs.topology import DEAD_LETTERS, burial_headers, declare_dead_letters
 from gateway.jobs.undertaker import Undertaker
 from gateway.store.deadletters import UNOWNED, DeadLetterStore
 from tests.consumers.support import TENANT, Bench, background, open_bench
@@ -397,6 +398,29 @@ async def test_letters_that_wait_for_long_are_told_of(world: World, monkeypatch:
         async with world.burying(look_every=0.02):
             await eventually(lambda: any(line["event"] == "undertaker.behind" for line in logs))
     assert next(line for line in logs if line["event"] == "undertaker.behind")["letters"] == 7
+
+
+async def test_a_queue_that_is_not_as_it_should_be_is_told_of_and_stops_nothing_else(
+    on_rabbit: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    broken = True
+
+    async def refused(amqp_channel: AbstractChannel) -> AbstractQueue:
+        if broken:
+            raise ConfigurationError("jobs.dlq has other arguments")
+        return await declare_dead_letters(amqp_channel)
+
+    monkeypatch.setattr("gateway.jobs.rabbitmq.declare_dead_letters", refused)
+    job_id = await on_rabbit.bench.submit()
+    await reject(on_rabbit.bench.queue, on_rabbit.bench.pool, "no")
+    with capture_logs() as logs:
+        async with on_rabbit.burying(look_every=0.05):
+            await eventually(lambda: [line["event"] for line in logs].count("undertaker.not_consuming") > 1)
+            assert {line["reason"] for line in logs if line["event"] == "undertaker.not_consuming"} == {
+                "jobs.dlq has other arguments"
+            }
+            broken = False
+            assert [letter["id"] for letter in await on_rabbit.until(1)] == [job_id]
 
 
 async def test_a_message_of_another_version_is_tried_again(world: World) -> None:

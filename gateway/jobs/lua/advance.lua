@@ -44,6 +44,8 @@ local to_turn = not undoing and (to == 'failed' or to == 'cancelled') and left_t
 if to ~= 'progress' and (not allowed(j, to) or to == 'compensating') then return {'refused', j.st} end
 
 j.on, j.lf = A.op, A.fence
+-- A job that is being undone dies of what began it, unless that is what fails.
+if A.death and (j.st ~= 'compensating' or to == 'failed') then j.dr = A.death end
 if A.progress then j.pg = A.progress end   -- with the end comes what was last reported
 if to == 'progress' then
   due_at(j, NOW + A.lease_ms)

@@ -8,8 +8,8 @@
 --      rs result, ru result is stored apart, er error, tp traceparent, tg channels {name, size, ttl}, wk worker,
 --      fe fence, on last operation of this fence, ck token of the claim, cr crashes in this run, pc progress
 --      entries in the log, px offset up to which progress was pruned, dg its group while it is among the dead
---      letters, dr why it failed last (while it is being undone: of what it will then die), uk unique key, ax how often
---      the present attempt was put back without being burnt, sg saga, pa parent, cn children, cp their progress,
+--      letters, dr why it failed last, or of what it would die now {reason, group}, uk unique key, ax how often the
+--      present attempt was put back without being burnt, sg saga, pa parent, cn children, cp their progress,
 --      cw which are waited for: see saga_prelude.lua
 --   s  what never changes, as the beginning of the job's JSON
 --   i  input   a  attempts, JSON objects joined by commas   r  result when it is stored apart   e  effects (once.lua)
@@ -112,8 +112,7 @@ local function undie(j)
 end
 
 -- Enter a state the table allows; the caller has checked with `allowed`. The event comes first: should it fail, which
--- no rule of ours allows, the job is where it was. `death` {reason, group} says why it failed, else A.death does; a job
--- that is undone first dies of what began it.
+-- no rule of ours allows, the job is where it was. `death` {reason, group} says why it failed, else j.dr does.
 local function enter(j, state, death)
   local former = j.st
   j.st = state
@@ -124,8 +123,11 @@ local function enter(j, state, death)
   if former == 'queued' then redis.call('ZREM', P .. 'queued:' .. j.po, member(j)) end
   if state == 'queued' then redis.call('ZADD', P .. 'queued:' .. j.po, NOW, member(j)) end
   if former == 'failed' then undie(j) end
-  local why = death or A.death or type(j.dr) == 'table' and j.dr or known_death('unknown')
-  if state == 'compensating' then j.dr = why elseif state == 'failed' then die(j, why) end
+  if state == 'failed' then
+    die(j, death or type(j.dr) == 'table' and j.dr or known_death('unknown'))
+  elseif TERMINAL[state] then
+    j.dr = nil
+  end
   if TERMINAL[state] then
     redis.call('ZREM', P .. 'due', member(j))
     redis.call('ZADD', P .. 'ended', NOW, member(j))

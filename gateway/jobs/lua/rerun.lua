@@ -18,7 +18,7 @@ j.rn, j.at, j.cr, j.fe = j.rn + 1, 1, 0, j.fe + 1
 j.er, j.rs, j.ru, j.pg, j.qa, j.sa, j.fa, j.ea, j.ax = nil, nil, nil, nil, nil, nil, nil, nil, nil
 j.pa, j.cn, j.cp = nil, nil, nil
 if j.sg and j.sg.er then
-  j.er, j.sg.er, j.sg.n, j.sg.f = j.sg.er, nil, 0, nil
+  j.er, j.dr, j.sg.er, j.sg.n, j.sg.f = j.sg.er, j.sg.dr, nil, 0, nil
 else
   j.sg = nil
   redis.call('DEL', saga_key(j.tenant, j.id))

@@ -3,7 +3,8 @@
 -- Of a job's d (prelude.lua):
 --   sg  saga {s steps {name, status, undo or false} in the order they began, l the last one touched, rn run they belong
 --       to, to how the job ends once all is undone (then it is no longer going forward), n tries of the present undo,
---       f fence of the last try, er original error of a job that is dead because an undo failed}
+--       f fence of the last try, er original error of a job that is dead because an undo failed, dr of what it dies once
+--       all is undone (as prelude.lua's dr)}
 --   pa  its parent {id, number among its children, run, share of its progress that is counted already, own depth}
 --   cn  children of this run {all, open}
 --   cp  their progress {sum of shares, when it was last told, true if it has grown since}
@@ -36,8 +37,9 @@ local function turned(j) return j.sg ~= nil and j.sg.to ~= nil end
 
 -- From now on the job is undone, to end as `to`. The caller takes it to a worker.
 local function turn(j, to, death)
-  j.sg.to, j.sg.n, j.sg.f, j.cr = to, 0, nil, 0
-  enter(j, 'compensating', death)
+  j.dr = death or j.dr
+  j.sg.to, j.sg.n, j.sg.f, j.sg.dr, j.cr = to, 0, nil, j.dr, 0
+  enter(j, 'compensating')
 end
 
 -- End a job no worker holds: at once, or by way of a worker that undoes its steps. `death`: see `enter`.

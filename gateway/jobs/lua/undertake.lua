@@ -15,10 +15,10 @@ j.fe = j.fe + 1
 end_attempt(j, A.error)
 if turned(j) then
   give_up_undo(j, A.error)
-  enter(j, 'failed')
+  enter(j, 'failed', A.death)
 else
   j.er = A.error
-  finish(j, 'failed')
+  finish(j, 'failed', A.death)
 end
 save_job(j)
 return 'failed'
