@@ -7,6 +7,7 @@ from typing import Final
 
 from gateway.jobs.deaths import lua_deaths
 from gateway.jobs.model import lua_tables
+from gateway.jobs.schemas import JOB
 from gateway.jobs.steps import step_tables
 from gateway.store import deadletters
 from gateway.store.redis import Script
@@ -19,7 +20,15 @@ def _text(name: str) -> str:
 
 
 PRELUDE: Final = "\n".join(
-    [deadletters.PRELUDE, lua_tables(), lua_deaths(), step_tables(), _text("prelude"), _text("saga_prelude")]
+    [
+        deadletters.PRELUDE,
+        lua_tables(),
+        lua_deaths(),
+        step_tables(),
+        f"local DATASCHEMA = '{JOB.uri}'",
+        _text("prelude"),
+        _text("saga_prelude"),
+    ]
 )
 
 

@@ -19,6 +19,7 @@ _SETTLE, _QUEUED, _WITHDRAW = map(_script, ("settle", "queued", "withdraw"))
 _CLAIM, _HEARTBEAT, _ADVANCE, _DUE = map(_script, ("claim", "heartbeat", "advance", "due"))
 _JOB, _RESULT, _LIST, _PURGE, _REQUEUE = map(_script, ("job", "result", "list", "purge", "requeue"))
 _CANCEL, _RERUN = map(_script, ("cancel", "rerun"))
+LOOK, RESTORE = map(_script, ("look", "restore"))  # see restore.py
 
 _REBUILD_LEASE_MS = 60_000  # the claim that follows takes it over at once; should it not, the due set does
 SCAN = 2000  # index entries one page of a list may look at

@@ -7,10 +7,10 @@
 --      tm timeout ms, ca/qa/sa/fa created, queued, started, finished at, ra run after, ea expires at, pg progress,
 --      rs result, ru result is stored apart, er error, tp traceparent, tg channels {name, size, ttl}, wk worker,
 --      fe fence, on last operation of this fence, ck token of the claim, cr crashes in this run, pc progress
---      entries in the log, px offset up to which progress was pruned, dg its group while it is among the dead
---      letters, dr why it failed last, or of what it would die now {reason, group}, uk unique key, ax how often the
---      present attempt was put back without being burnt, sg saga, pa parent, cn children, cp their progress,
---      cw which are waited for: see saga_prelude.lua
+--      entries in the log, px offset up to which progress was pruned, uk unique key, ax how often the present attempt
+--      was put back without being burnt, dg its group while it is among the dead letters, dr why it failed last, or of
+--      what it would die now {reason, group}, sg saga, pa parent, cn children, cp their progress, cw which are waited
+--      for: see saga_prelude.lua
 --   s  what never changes, as the beginning of the job's JSON
 --   i  input   a  attempts, JSON objects joined by commas   r  result when it is stored apart   e  effects (once.lua)
 -- uniq:<tenant>:<type>:<key> is the id of the open job that has the unique key.
@@ -93,7 +93,7 @@ local function emit(j, type)
     type = type,
     key = progress and j.id or nil,
     head = '{"specversion":"1.0","id":"' .. j.id .. '-' .. j.ve .. '","source":"/v1/jobs","type":"' .. type
-      .. '","subject":"' .. j.id .. '"',
+      .. '","subject":"' .. j.id .. '","dataschema":"' .. DATASCHEMA .. '"',
     tail = ',"traceparent":"' .. j.tp .. '","datacontenttype":"application/json","data":' .. job_json(j) .. '}',
   }, targets)
   if progress then prune_progress(j) end
