@@ -58,10 +58,17 @@ class Attempt:
         self._stopped_as = ""  # what to record when we cancelled the task: "released" or "cancelled"
         self._over = asyncio.Event()
         self._runner: asyncio.Task[Any] | None = None
+        self._grace: asyncio.TimerHandle | None = None
 
     def release(self) -> None:
         """Give the job back unfinished: the worker stops. The attempt is not burnt."""
         self._stop("released")
+
+    def _cancel(self) -> None:
+        """Somebody cancelled the job: ask the task to end, and stop it when its grace is over."""
+        if self._grace is None:
+            self._grace = asyncio.get_running_loop().call_later(self._task.cancel_grace, self._stop, "cancelled")
+            self._ctx.cancel()
 
     def _stop(self, recorded_as: str) -> None:
         self._stopped_as = recorded_as
@@ -90,6 +97,8 @@ class Attempt:
         self._runner = tasks.create_task(self._work())
         await asyncio.wait([self._runner])
         self._ctx.cancelled = True
+        if self._grace is not None:
+            self._grace.cancel()
         progress = self._ctx.take_progress()
         if self._runner.cancelled():
             if self._stopped_as:
@@ -154,7 +163,7 @@ class Attempt:
                 log.warning("attempt.heartbeat_missed", job_id=message.id, reason=error.code)
                 continue
             if cancelling:
-                self._stop("cancelled")
+                self._cancel()
 
     async def _report(self) -> None:
         while True:
@@ -163,7 +172,7 @@ class Attempt:
                 return
             progress = self._ctx.take_progress()
             if progress is not None and await self._record(to="progress", progress=progress) == "cancelling":
-                self._stop("cancelled")
+                self._cancel()
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(PROGRESS_EVERY):
                     await self._over.wait()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from typing import TYPE_CHECKING, TypedDict
 
 import msgspec
@@ -64,6 +64,7 @@ class Context:
         self.max_attempts = max_attempts
         self.settings = TaskSettings(settings.webhook_allow)
         self.cancelled = False
+        self._on_cancel: list[Callable[[], None]] = []
         self._attachments = attachments
         self._loop = asyncio.get_running_loop()
         self._reported: str | None = None
@@ -96,6 +97,16 @@ class Context:
         self.news.clear()
         reported, self._reported = self._reported, None
         return reported
+
+    def cancel(self) -> None:
+        """Tell the task that nobody wants the result any more. For the worker."""
+        self.cancelled = True
+        for tell in self._on_cancel:
+            tell()
+
+    def on_cancel(self, tell: Callable[[], None]) -> None:
+        """Have something called, in the event loop, when `cancel` is. For the worker."""
+        self._on_cancel.append(tell)
 
     async def attach(self, name: str, data: bytes | AsyncIterator[bytes], content_type: str) -> Attached:
         """Keep a file with the job, from an async task.

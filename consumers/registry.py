@@ -7,8 +7,13 @@ import inspect
 from collections.abc import Callable
 from typing import Any, Final, Literal, NamedTuple
 
+import msgspec
+
+from gateway.auth.principals import DEFAULT_TENANT
 from gateway.errors import ConfigurationError
+from gateway.jobs.cron import Overlap, Schedule
 from gateway.jobs.model import POOL, TYPE
+from gateway.jobs.task_types import TaskType
 
 Function = Callable[..., Any]
 RunsIn = Literal["loop", "thread", "process"]
@@ -24,6 +29,9 @@ class Task(NamedTuple):
         timeout: seconds an attempt may take.
         max_attempts: unless the submitter says otherwise.
         runs_in: the event loop (async functions), a thread, or a process of its own.
+        cancel_grace: seconds a running attempt has to notice that it is cancelled, until it is stopped.
+        max_running: most jobs of the type in queues and running at a time, over all workers; 0: no cap.
+        schedule: when it runs by itself.
     """
 
     name: str
@@ -32,21 +40,36 @@ class Task(NamedTuple):
     timeout: float
     max_attempts: int
     runs_in: RunsIn
+    cancel_grace: float = 0.0
+    max_running: int = 0
+    schedule: Schedule | None = None
+
+    def announced(self) -> TaskType:
+        """What everybody is told of it."""
+        return TaskType(self.pool, self.max_attempts, self.timeout, self.max_running, self.schedule)
 
 
+CANCEL_GRACE: Final = 3.0
 SHORTEST: Final = 0.001
 LONGEST: Final = 30 * 86_400.0
 
 _tasks: dict[str, Task] = {}
 
 
-def task(
+def task(  # noqa: PLR0913 - one keyword for each thing a task may say of itself
     name: str,
     *,
     pool: str = "default",
     timeout: float = 300,
     max_attempts: int = 5,
     processes: bool = False,
+    cancel_grace: float = CANCEL_GRACE,
+    max_running: int = 0,
+    schedule: str | None = None,
+    timezone: str = "UTC",
+    schedule_input: object = None,
+    schedule_tenant: str = DEFAULT_TENANT,
+    schedule_overlap: Overlap = "skip",
 ) -> Callable[[Function], Function]:
     """Register a function for a job type.
 
@@ -59,6 +82,13 @@ def task(
         timeout: seconds an attempt may take.
         max_attempts: tries until the job is dead.
         processes: run it in a process.
+        cancel_grace: seconds a running attempt has to notice `ctx.cancelled`, until it is stopped.
+        max_running: most jobs of the type in queues and running at a time, over all workers; 0: no cap.
+        schedule: a cron expression: a job is made each time it says so, once over all processes.
+        timezone: in which it is meant, as `Europe/Berlin`.
+        schedule_input: input of these jobs.
+        schedule_tenant: whose they are.
+        schedule_overlap: `skip` a time at which the job of the last one is still open, or `allow` both.
 
     Raises:
         ConfigurationError: the registration breaks a rule, or the name is taken.
@@ -70,7 +100,9 @@ def task(
             if processes:
                 raise _broken(name, "an async function cannot run in a process")
             runs_in = "loop"
-        _add(Task(name, function, pool, timeout, max_attempts, runs_in))
+        recurs = _schedule(name, schedule, timezone, schedule_input, schedule_tenant, schedule_overlap)
+        new = Task(name, function, pool, timeout, max_attempts, runs_in)
+        _add(new._replace(cancel_grace=cancel_grace, max_running=max_running, schedule=recurs))
         return function
 
     return register
@@ -83,12 +115,28 @@ def _add(new: Task) -> None:
         "the pool must be 1 to 64 characters of A-Z a-z 0-9 _ -": not POOL.match(new.pool),
         f"timeout must be from {SHORTEST:g} to {LONGEST:g} seconds": not SHORTEST <= new.timeout <= LONGEST,
         "max_attempts must be at least 1": new.max_attempts < 1,
+        f"cancel_grace must be from 0 to {LONGEST:g} seconds": not 0 <= new.cancel_grace <= LONGEST,
+        "max_running must be at least 0": new.max_running < 0,
         "the name is taken": known is not None and _place(known.function) != _place(new.function),
     }
     for fault, found in faults.items():
         if found:
             raise _broken(new.name, fault)
     _tasks[new.name] = new
+
+
+def _schedule(
+    name: str, cron: str | None, timezone: str, job_input: object, tenant: str, overlap: Overlap
+) -> Schedule | None:
+    if cron is None:
+        return None
+    try:
+        body = msgspec.json.encode({} if job_input is None else job_input).decode()
+        schedule = Schedule(cron=cron, timezone=timezone, tenant=tenant, input=body, overlap=overlap)
+        schedule.check()
+    except (TypeError, ConfigurationError) as error:
+        raise _broken(name, str(error)) from error
+    return schedule
 
 
 def _broken(name: str, fault: str) -> ConfigurationError:

@@ -142,7 +142,7 @@ class Worker:
         return finished
 
     async def _announce(self) -> None:
-        types = {task.name: (task.pool, task.max_attempts, task.timeout) for task in self._tasks.values()}
+        types = {task.name: task.announced() for task in self._tasks.values()}
         told = False
         while True:
             try:
@@ -189,7 +189,7 @@ class Worker:
     async def _handle(self, delivery: Delivery, tools: Tools) -> None:
         """Take a delivery to its end. Cancelled when the consumer closes: the message goes back by itself."""
         message = delivery.message
-        async with self._slots:
+        async with self._slots.turn(message.priority):
             if not self._stopping.is_set():
                 with self._working(), structlog.contextvars.bound_contextvars(job_id=message.id, tenant=message.tenant):
                     if await self._take(delivery, tools):

@@ -12,21 +12,19 @@ import structlog
 
 from gateway.errors import (
     FieldError,
-    IdempotencyInFlight,
-    IdempotencyMismatch,
     InvalidFields,
     NotFound,
     QueueFull,
     QueueUnavailable,
     QuotaExceeded,
     StoreUnavailable,
-    UnknownTaskType,
 )
 from gateway.events import MAX_CHANNELS, MAX_EVENT_BYTES, ProducerChannel, new_id
 from gateway.jobs.document import implied_channels, static_json
 from gateway.jobs.model import JOB_ID, TERMINAL, TYPE, Priority
 from gateway.jobs.queue import JobQueue, Message
 from gateway.jobs.records import Job, Submitted
+from gateway.jobs.refusal import Refusals
 from gateway.jobs.store import JobStore
 from gateway.settings import Settings
 from gateway.store.channels import ChannelStore
@@ -35,8 +33,6 @@ log = structlog.get_logger(__name__)
 
 # Until then only the submitter publishes the job; afterwards whoever looks at the due set.
 PUBLISH_LEASE = 5.0
-QUOTA_RETRY = 5.0
-FULL_RETRY = 5.0
 _NO_JOB = "there is no such job"
 _YEAR = 365 * 86_400
 _Type = Annotated[
@@ -103,6 +99,7 @@ class JobService:
         self._channels = channels
         self._watcher = watcher
         self._settings = settings
+        self._refusals = Refusals(store, settings)
 
     async def submit(
         self, tenant: str, wanted: Submission, *, traceparent: str, idempotency_key: str | None = None
@@ -120,6 +117,7 @@ class JobService:
             IdempotencyMismatch, IdempotencyInFlight: see draft-ietf-httpapi-idempotency-key-header-07.
             QuotaExceeded: the tenant has too many open jobs.
             QueueFull: the queue refused; the job was withdrawn.
+            Overloaded: all tenants together have too many open jobs.
             StoreUnavailable: Redis is away; whether the job was accepted is not known.
         """
         check(wanted)
@@ -133,10 +131,10 @@ class JobService:
         )
         if outcome.kind == "replay":
             return _replayed(outcome)
-        if outcome.message is None:
-            raise _refusal(outcome.kind, wanted)
+        if outcome.kind not in {"accepted", "parked"}:
+            raise await self._refusals.of(outcome.kind, tenant, wanted.type)
         job = outcome.job
-        if not _ms(wanted.delay):
+        if outcome.message is not None and not _ms(wanted.delay):
             job = await self._publish_new(outcome.message, job, key)
         if key is not None:
             await self._settle(tenant, key, job)
@@ -160,6 +158,8 @@ class JobService:
             "traceparent": traceparent,
             "targets": [self._channels.target(name) for name in dict.fromkeys(names)],
             "max_open": self._settings.max_open_jobs,
+            "max_due": self._settings.max_due,
+            "max_admitted": self._settings.max_admitted_per_tenant,
             "lease_ms": int(PUBLISH_LEASE * 1000),
         }
 
@@ -185,14 +185,29 @@ class JobService:
         """
         found = None
         if JOB_ID.match(job_id):
-            found = await self.store.rerun(tenant, job_id, lease=PUBLISH_LEASE, max_open=self._settings.max_open_jobs)
+            found = await self._accept_again(tenant, job_id)
         if found is None:
             raise NotFound(_NO_JOB)
         job, message = found
+        if message is None:
+            return job  # it waits to be admitted
         try:
             return await self._publish(message, job)
         except QueueFull:
             return job  # nothing to take back: the due set tries again
+
+    async def _accept_again(self, tenant: str, job_id: str) -> tuple[bytes, Message | None] | None:
+        settings = self._settings
+        try:
+            return await self.store.rerun(
+                tenant,
+                job_id,
+                lease=PUBLISH_LEASE,
+                max_open=settings.max_open_jobs,
+                max_admitted=settings.max_admitted_per_tenant,
+            )
+        except QuotaExceeded:
+            raise await self._refusals.quota(tenant) from None
 
     async def _publish_new(self, message: Message, job: bytes, key: str | None) -> bytes:
         try:
@@ -200,7 +215,7 @@ class JobService:
         except QueueFull:
             went_on = await self.store.withdraw(message.tenant, message.id, key)
             if went_on is None:
-                raise QueueFull(retry_after=FULL_RETRY) from None
+                raise await self._refusals.full(message) from None
             return went_on
 
     async def _publish(self, message: Message, job: bytes) -> bytes:
@@ -262,21 +277,6 @@ def check(wanted: Submission) -> None:
     if len(wanted.input) > MAX_EVENT_BYTES:
         rule = f"must be at most {MAX_EVENT_BYTES} bytes of JSON"
         raise InvalidFields(errors=[FieldError("/input", rule)])
-
-
-def _refusal(kind: str, wanted: Submission) -> Exception:
-    match kind:
-        case "unknown-type":
-            rule = f"no worker has registered {wanted.type!r}"
-            return UnknownTaskType(errors=[FieldError("/type", rule)])
-        case "quota":
-            return QuotaExceeded("the tenant has too many open jobs", retry_after=QUOTA_RETRY)
-        case "mismatch":
-            return IdempotencyMismatch()
-        case "in-flight":
-            return IdempotencyInFlight(retry_after=1)
-        case _:
-            raise AssertionError(kind)
 
 
 def _replayed(outcome: Submitted) -> Accepted:

@@ -2,29 +2,24 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Collection, Mapping, Sequence
-from importlib import resources
 from typing import Any
 
 import msgspec
 
 from gateway.errors import Conflict, QuotaExceeded, StaleFence
-from gateway.jobs.model import lua_tables
+from gateway.jobs.pressure import WINDOW, Pressure
 from gateway.jobs.queue import Message
 from gateway.jobs.records import Claim, Due, Job, Result, Submitted, decode_message
+from gateway.jobs.scripts import admission_script, script
+from gateway.jobs.task_types import TaskType, TaskTypes
 from gateway.store.redis import Script, Store
 
-_PRELUDE = lua_tables() + "\n" + resources.files("gateway.jobs").joinpath("lua/prelude.lua").read_text()
-
-
-def _script(name: str) -> Script:
-    return Script.load("gateway.jobs", f"lua/{name}.lua", prelude=_PRELUDE)
-
-
-_SUBMIT, _SETTLE, _QUEUED, _WITHDRAW = map(_script, ("submit", "settle", "queued", "withdraw"))
-_CLAIM, _HEARTBEAT, _ADVANCE, _DUE = map(_script, ("claim", "heartbeat", "advance", "due"))
-_JOB, _RESULT, _LIST, _PURGE, _REQUEUE = map(_script, ("job", "result", "list", "purge", "requeue"))
-_CANCEL, _RERUN = map(_script, ("cancel", "rerun"))
+_SUBMIT, _CLAIM, _DUE, _RERUN = map(admission_script, ("submit", "claim", "due", "rerun"))
+_SETTLE, _QUEUED, _WITHDRAW, _HEARTBEAT = map(script, ("settle", "queued", "withdraw", "heartbeat"))
+_ADVANCE, _CANCEL, _PRESSURE = map(script, ("advance", "cancel", "pressure"))
+_JOB, _RESULT, _LIST, _PURGE, _REQUEUE = map(script, ("job", "result", "list", "purge", "requeue"))
 
 _REBUILD_LEASE_MS = 60_000  # the claim that follows takes it over at once; should it not, the due set does
 SCAN = 2000  # index entries one page of a list may look at
@@ -35,18 +30,18 @@ class JobStore:
 
     def __init__(self, store: Store) -> None:
         self._store = store
+        self._news: dict[str, asyncio.Event] = {}
+
+    def news(self, tag: str) -> asyncio.Event:
+        """Return what is set when this process knows that a shard's due set has something to do."""
+        return self._news.setdefault(tag, asyncio.Event())
 
     async def _run(self, script: Script, tenant: str, **arguments: object) -> Any:  # noqa: ANN401 - scripts differ
         return await self._store.run(script, self._store.tag(tenant), tenant=tenant, **arguments)
 
-    async def register(self, types: Mapping[str, tuple[str, int, float]]) -> None:
-        """Make job types known: type → (pool, max attempts, timeout in seconds)."""
-        fields: dict[Any, Any] = {
-            name: f"{pool} {attempts} {max(1, int(limit * 1000))}" for name, (pool, attempts, limit) in types.items()
-        }
-        async with self._store.guard():
-            for tag in self._store.tags():
-                await self._store.client.hset(f"{tag}types", mapping=fields)
+    async def register(self, types: Mapping[str, tuple[str, int, float] | TaskType]) -> None:
+        """Make job types known: type → `TaskType`, of which what comes after the first three is optional."""
+        await TaskTypes(self._store).register({name: TaskType(*fields) for name, fields in types.items()})
 
     async def submit(self, tenant: str, **arguments: object) -> Submitted:
         """Accept a job; the arguments are those of `submit.lua`."""
@@ -54,6 +49,8 @@ class JobStore:
         match kind:
             case b"accepted":
                 return Submitted("accepted", rest[0], decode_message(rest[1]))
+            case b"parked":
+                return Submitted("parked", rest[0])
             case b"replay":
                 return Submitted("replay", rest[1], answer=rest[0])
             case _:
@@ -145,6 +142,8 @@ class JobStore:
             raise StaleFence
         if kind == b"refused":
             raise Conflict(f"a job that is {rest[0].decode()} cannot become {to}")
+        if rest[2:] == [1]:
+            self.news(self._store.tag(tenant)).set()
         return rest[0], rest[1].decode()
 
     async def cancel(self, tenant: str, job_id: str) -> bytes | None:
@@ -161,14 +160,17 @@ class JobStore:
             raise Conflict(f"the job has {said.decode()} already")
         return bytes(said)
 
-    async def rerun(self, tenant: str, job_id: str, *, lease: float, max_open: int) -> tuple[bytes, Message] | None:
-        """Accept an ended job for a new run; returns the job and what to publish, or None when there is none.
+    async def rerun(
+        self, tenant: str, job_id: str, *, lease: float, max_open: int, max_admitted: int = 0
+    ) -> tuple[bytes, Message | None] | None:
+        """Accept an ended job for a new run; returns the job and what to publish now, or None when there is none.
 
         Raises:
             Conflict: it has not ended.
             QuotaExceeded: the tenant has `max_open` open jobs.
         """
-        found = await self._run(_RERUN, tenant, id=job_id, lease_ms=int(lease * 1000), max_open=max_open)
+        limits = {"max_open": max_open, "max_admitted": max_admitted}
+        found = await self._run(_RERUN, tenant, id=job_id, lease_ms=int(lease * 1000), **limits)
         if not found:
             return None
         kind, *rest = found
@@ -176,7 +178,17 @@ class JobStore:
             raise QuotaExceeded
         if kind == b"open":
             raise Conflict(f"the job is {rest[0].decode()}; only an ended one can run again")
-        return rest[0], decode_message(rest[1])
+        return rest[0], decode_message(rest[1]) if kind == b"accepted" else None
+
+    async def pressure(self, home: str, **of: str) -> Pressure:
+        """Ask how much there is, and how fast jobs end, on a tenant's shard.
+
+        Args:
+            home: the tenant.
+            of: the `pool` and `priority` meant, or the `tenant`; without them all of the shard.
+        """
+        tag = self._store.tag(home)
+        return Pressure(*await self._store.run(_PRESSURE, tag, window_ms=int(WINDOW * 1000), **of))
 
     async def due(
         self,
@@ -187,6 +199,7 @@ class JobStore:
         publish: bool,
         blocked: Collection[str] = (),
         put_off: float = 1.0,
+        max_admitted: int = 0,
     ) -> Due:
         """Act on what is due in one shard: recover lost leases, expire, hand out what is to be published.
 
@@ -197,6 +210,7 @@ class JobStore:
             publish: False while the broker is away.
             blocked: `<pool>.<priority>` of queues that are full.
             put_off: seconds to put off what cannot be published now.
+            max_admitted: jobs a tenant may have in queues and running; 0: no cap.
         """
         next_ms, lost, failed, *packed = await self._store.run(
             _DUE,
@@ -206,6 +220,7 @@ class JobStore:
             publish=publish,
             blocked=dict.fromkeys(blocked, True),
             put_off_ms=int(put_off * 1000),
+            max_admitted=max_admitted,
         )
         return Due(next_ms, lost, failed.decode().splitlines(), [decode_message(item) for item in packed])
 

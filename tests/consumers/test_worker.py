@@ -144,7 +144,9 @@ async def test_a_delivery_of_a_job_that_lives_or_has_ended_is_dropped(
     assert await bench.ends(job_id) == ["job.succeeded"]
 
 
-async def test_a_job_that_redis_lost_is_rebuilt_from_its_message(bench: Bench, redis: Redis, gated: Gated) -> None:
+async def test_a_job_that_redis_lost_is_rebuilt_from_its_message(
+    bench: Bench, redis: Redis, local_queue: WatchedQueue, gated: Gated
+) -> None:
     gated.gate.set()
     task = bench.task("gated", gated.__call__, runs_in="loop")
     await bench.queue.declare(bench.pool)
@@ -152,6 +154,7 @@ async def test_a_job_that_redis_lost_is_rebuilt_from_its_message(bench: Bench, r
     job_id = await bench.submit("gated", value=[1], owner="ann", channels=("news",))
     await redis.flushall()
     async with bench.working(task):
+        await eventually(lambda: local_queue.handled == [job_id])
         job = await bench.until(job_id, "succeeded")
     assert (job["result"], job["owner"], job["channels"]) == ([1], "ann", ["news"])
 

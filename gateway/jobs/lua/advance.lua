@@ -1,6 +1,7 @@
 -- What the worker that holds the fence has to say. A: tenant, id, fence, op (1, 2, 3 … under this fence), lease_ms, to:
 -- 'progress' (progress), 'succeeded' (result, apart), 'failed' (error), 'retrying' (error, delay_ms), 'cancelled',
--- 'released' (the worker stops; the attempt is not burnt). Answers {'ok', version, state} | {'stale'} | {'refused', state}.
+-- 'released' (the worker stops; the attempt is not burnt). Answers {'ok', version, state} (and 1 when somebody who waited
+-- for a slot can go on) | {'stale'} | {'refused', state}.
 local j = load_job(A.tenant, A.id)
 if not j or j.fe ~= A.fence then
   -- A retry raises the fence: recognise the repetition of the operation that did it.
@@ -41,4 +42,4 @@ else
   enter(j, to)
 end
 save_job(j)
-return {'ok', j.ve, j.st}
+return {'ok', j.ve, j.st, KICKED}

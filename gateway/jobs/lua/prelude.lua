@@ -5,11 +5,13 @@
 --      st status, ve version, ty type, ow owner, po pool, pr priority, rn run, at attempt, ma max attempts,
 --      tm timeout ms, ca/qa/sa/fa created, queued, started, finished at, ra run after, ea expires at, pg progress,
 --      rs result, ru result is stored apart, er error, tp traceparent, tg channels {name, size, ttl}, wk worker,
+--      ap admitted: 1 holds a slot of its type's cap, 2 of its tenant's, 3 of both, 0 waits for one (slots_prelude.lua),
 --      fe fence, on last operation of this fence, ck token of the claim, cr crashes in this run, pc progress
 --      entries in the log, px offset up to which progress was pruned
 --   s  what never changes, as the beginning of the job's JSON
 --   i  input   a  attempts, JSON objects joined by commas   r  result when it is stored apart
--- Indexes: ix:<tenant>:{all | s:<status> | t:<type> | o:<owner>} by id (ids sort by time); open {tenant: count};
+-- Indexes: ix:<tenant>:{all | s:<status> | t:<type> | o:<owner>} by id (ids sort by time); open {tenant: count},
+-- open:type {type: count};
 -- due (by time) and ended (by end) and queued:<pool> (by time) hold '<tenant> <id>'.
 
 local function job_key(tenant, id) return P .. 'job:' .. tenant .. ':' .. id end
@@ -76,6 +78,12 @@ local function emit(j, type)
   if progress then prune_progress(j) end
 end
 
+-- How many jobs of the tenant and of the type are open.
+local function count_open(j, change)
+  redis.call('HINCRBY', P .. 'open', j.tenant, change)
+  redis.call('HINCRBY', P .. 'open:type', j.ty, change)
+end
+
 -- Enter a state the table allows; the caller has checked with `allowed`. The event comes first: should it fail, which
 -- no rule of ours allows, the job is where it was.
 local function enter(j, state)
@@ -90,8 +98,9 @@ local function enter(j, state)
   if TERMINAL[state] then
     redis.call('ZREM', P .. 'due', member(j))
     redis.call('ZADD', P .. 'ended', NOW, member(j))
-    redis.call('HINCRBY', P .. 'open', j.tenant, -1)
+    count_open(j, -1)
   end
+  if j.ap and (TERMINAL[state] or state == 'retrying' or state == 'waiting') then leave(j) end
 end
 
 local function allowed(j, state) return ALLOWED[j.st][state] end
