@@ -13,6 +13,7 @@ import uvloop
 from gateway import __version__
 from gateway.commands import keys, token
 from gateway.errors import ConfigurationError, GatewayError
+from gateway.job_commands import jobs
 
 _PAUSE = "Seconds between readiness going away and the listener closing, so that balancers notice."
 
@@ -25,6 +26,7 @@ def main() -> None:
 
 main.add_command(keys)
 main.add_command(token)
+main.add_command(jobs)
 
 
 @main.command()

@@ -37,12 +37,15 @@ from gateway.fanout.overload import turn_away
 from gateway.fanout.watch import watch
 from gateway.jobs.attachments import Attachments
 from gateway.jobs.calls import JobCalls
+from gateway.jobs.control_routes import ControlRoutes
 from gateway.jobs.queue import JobQueue
 from gateway.jobs.queues import open_queue
 from gateway.jobs.reaper import Reaper
 from gateway.jobs.routes import JobRoutes
+from gateway.jobs.scheduler import Scheduler
 from gateway.jobs.service import JobService
 from gateway.jobs.store import JobStore
+from gateway.jobs.task_types import TaskTypes
 from gateway.settings import Settings
 from gateway.store.channels import ChannelStore
 from gateway.store.rates import Rates
@@ -175,8 +178,9 @@ async def _services(settings: Settings, shared: JobQueue | None) -> AsyncIterato
 
         hub = await stack.enter_async_context(Hub(settings.redis_url, channels, job_state))
         supervisor = await stack.enter_async_context(Supervisor())
-        reaper = Reaper(JobStore(store), queue, settings, Attachments(settings.attachments_dir).forget)
-        supervisor.keep("reaper", reaper.run)
+        jobs = JobStore(store)
+        supervisor.keep("reaper", Reaper(jobs, queue, settings, Attachments(settings.attachments_dir).forget).run)
+        supervisor.keep("scheduler", Scheduler(jobs, TaskTypes(store), channels, settings).run)
         revocations, issuers = Revocations(store), issuers_from(settings, fetch_public_keys)
         supervisor.keep("evictions", Evictions(hub, revocations).run)
         for issuer in issuers.issuers:
@@ -233,6 +237,7 @@ def _routes(app: Starlette, services: Services, samples: Mapping[str, Path]) -> 
     return [
         *HealthRoutes(lambda: _readiness(app, services)).routes(),
         *JobRoutes(service, channels, Attachments(settings.attachments_dir)).routes(),
+        *ControlRoutes(TaskTypes(store), services.queue).routes(),
         *fanout_routes.routes(fanout),
         *auth_routes.routes(auth_routes.AuthServices(services.keys, tickets, services.tokens, services.revocations)),
         *page_routes(samples),

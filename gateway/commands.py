@@ -41,11 +41,11 @@ def create_key(tenant: str, name: str, scopes: tuple[str, ...]) -> None:
     """Make an API key; it is shown once."""
 
     async def create() -> str:
-        async with _store() as (store, settings):
+        async with opened_store() as (store, settings):
             _, token = await KeyStore(store, settings).create(check_tenant(tenant), name, scopes)
             return token
 
-    click.echo(_run(create))
+    click.echo(run_command(create))
 
 
 @keys.command("list")
@@ -54,11 +54,11 @@ def list_keys(tenant: str) -> None:
     """List a tenant's API keys."""
 
     async def found() -> list[str]:
-        async with _store() as (store, settings):
+        async with opened_store() as (store, settings):
             listed = await KeyStore(store, settings).list(tenant)
         return [f"{key.id}  {rfc3339(key.created_at)}  {key.name}  {' '.join(key.scopes)}" for key in listed]
 
-    for line in _run(found):
+    for line in run_command(found):
         click.echo(line)
 
 
@@ -69,10 +69,10 @@ def revoke_key(tenant: str, key_id: str) -> None:
     """Revoke an API key; what it opened is closed within a second."""
 
     async def revoke() -> None:
-        async with _store() as (store, settings):
+        async with opened_store() as (store, settings):
             await KeyStore(store, settings).revoke(tenant, key_id)
 
-    _run(revoke)
+    run_command(revoke)
 
 
 class _Default(click.Group):
@@ -99,7 +99,7 @@ def create_token(tenant: str, subject: str, ttl: int, channels: tuple[str, ...])
     """Make a subscriber token (a JWT) for the user SUBJECT."""
 
     async def mint() -> str:
-        async with _store() as (store, settings):
+        async with opened_store() as (store, settings):
             secret = await server_secret(store, settings)
         caps = (Capability(channels=channels, match="wildcard", allow=("sub", "hst")),) if channels else ()
         now = time.time()
@@ -113,7 +113,7 @@ def create_token(tenant: str, subject: str, ttl: int, channels: tuple[str, ...])
         )
         return Tokens(secret, issuer=settings.token_issuer, audience=settings.token_audience).mint(claims)
 
-    click.echo(_run(mint))
+    click.echo(run_command(mint))
 
 
 @token.command("revoke")
@@ -133,20 +133,22 @@ def revoke_token(tenant: str, jti: str | None, sub: str | None, ttl: int) -> Non
         raise click.UsageError("Give one of --jti and --sub.")
 
     async def revoke() -> None:
-        async with _store() as (store, _):
+        async with opened_store() as (store, _):
             await Revocations(store).revoke(check_tenant(tenant), "j" if jti else "u", jti or sub or "", ttl=ttl)
 
-    _run(revoke)
+    run_command(revoke)
 
 
 @asynccontextmanager
-async def _store() -> AsyncIterator[tuple[Store, Settings]]:
+async def opened_store() -> AsyncIterator[tuple[Store, Settings]]:
+    """Open the Redis of the settings for one command."""
     settings = load()
     async with Store.open(settings) as store:
         yield store, settings
 
 
-def _run(program: Callable[[], Coroutine[Any, Any, T]]) -> T:
+def run_command(program: Callable[[], Coroutine[Any, Any, T]]) -> T:
+    """Run a command's coroutine; what goes wrong becomes one sentence."""
     try:
         return uvloop.run(program())
     except (ConfigurationError, GatewayError) as error:
