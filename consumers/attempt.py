@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 import msgspec
 import structlog
 
-from consumers.context import Context
+from consumers.context import Cancelled, Context
 from consumers.outcome import GiveUp, TaskCancelled, TaskTimeout, after_error, encode_result
 from consumers.process import run_in_process
 from consumers.registry import Task
@@ -112,6 +112,8 @@ class Attempt:
             async with asyncio.timeout(self._claim.timeout) as limit:
                 result = await self._call()
             return self._success(result)
+        except Cancelled as error:
+            return self._failure(error) if self._grace is None else {"to": "cancelled"}
         except TimeoutError as error:
             shown = TaskTimeout(f"took longer than {self._claim.timeout:g} s") if limit.expired() else error
             return self._failure(shown)

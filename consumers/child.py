@@ -57,7 +57,7 @@ class Result(_Said, frozen=True):
 class Failure(_Said, frozen=True):
     """The error the task raised: its type's name and message."""
 
-    kind: Literal["give-up", "retry", "error"]
+    kind: Literal["give-up", "retry", "cancelled", "error"]
     type: str
     message: str
     after: Number | None = None
@@ -174,10 +174,12 @@ def _forget_secrets() -> None:
 
 def failure(error: BaseException) -> Failure:
     """Describe an error for the worker; subclasses of `GiveUp` and `Retry` mean what those mean."""
-    kind: Literal["give-up", "retry", "error"] = "error"
+    kind: Literal["give-up", "retry", "cancelled", "error"] = "error"
     after = None
     if isinstance(error, GiveUp):
         kind = "give-up"
+    elif isinstance(error, Cancelled):
+        kind = "cancelled"
     elif isinstance(error, Retry):
         kind = "retry"
         after = error.after

@@ -200,6 +200,8 @@ def _error(failure: Failure) -> Exception:
     if failure.kind == "retry":
         asked: Exception = type(failure.type, (Retry,), {})(failure.message, after=failure.after)
         return asked
+    if failure.kind == "cancelled":
+        return Cancelled(failure.message)
     base = GiveUp if failure.kind == "give-up" else RemoteError
     error: Exception = type(failure.type, (base,), {})(failure.message)
     return error

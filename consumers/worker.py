@@ -31,6 +31,7 @@ log = structlog.get_logger(__name__)
 
 REGISTER_EVERY = 10.0  # the types are told again in case Redis forgot them
 AWAY_NAP = 0.5
+AHEAD: Final = 2  # deliveries of a class beyond those that can run: who waits for a slot is who takes turns for it
 RECORD_LIMIT: Final = 5.0  # seconds a stop waits for Redis to hear what became of the jobs; their leases recover them
 
 
@@ -121,7 +122,7 @@ class Worker:
             raise WorkerStuck("tasks that ignored their timeout hold all threads; the worker must be replaced")
 
     async def _consume(self, tools: Tools) -> None:
-        prefetch: dict[str, int] = dict.fromkeys(PRIORITIES, self._plan.concurrency)
+        prefetch: dict[str, int] = dict.fromkeys(PRIORITIES, self._plan.concurrency + AHEAD)
 
         async def on_delivery(delivery: Delivery) -> None:
             await self._handle(delivery, tools)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import time
+from pathlib import Path
 from typing import Any
 
 from consumers import Context, GiveUp, Retry, task
@@ -57,3 +58,13 @@ def stuck(ctx: Context, job_input: Any) -> None:
     ctx.progress(0, None, str(os.getpid()))
     while True:
         time.sleep(60)
+
+
+@task("process.polite", processes=True)
+def polite(ctx: Context, job_input: Any) -> None:
+    """Tell the process' id; tidy up when cancelled, and say that it was."""
+    ctx.progress(0, None, str(os.getpid()))
+    while not ctx.cancelled:
+        time.sleep(0.01)
+    Path(job_input).touch()
+    raise GiveUp("cancelled")

@@ -18,9 +18,11 @@ from gateway.auth.revocation import Revocations
 from gateway.auth.tickets import Tickets
 from gateway.errors import StoreUnavailable, Unauthenticated
 from gateway.events import Position, draft, new_id
+from gateway.jobs.cron import Schedule
 from gateway.jobs.document import static_json
 from gateway.jobs.records import Claim
 from gateway.jobs.store import JobStore
+from gateway.jobs.task_types import Firing, TaskType, TaskTypes
 from gateway.settings import Settings, load
 from gateway.store.address import Node, RedisAddress
 from gateway.store.channels import ChannelStore
@@ -124,6 +126,18 @@ async def job_life(jobs: JobStore, channels: ChannelStore, tenant: str) -> None:
     assert await jobs.get(tenant, done) is None
 
 
+async def control_life(jobs: JobStore, types: TaskTypes, tenant: str) -> None:
+    await types.register({"tick": TaskType("default", 3, 60, 1, Schedule(cron="* * * * *", tenant=tenant))})
+    assert await types.pause("tick", paused=True)
+    assert "tick" in {known.type for known in await types.known()}
+    (known,) = await types.schedules(tenant)
+    assert (await types.firings(jobs._store.tag(tenant), limit=10)).next_ms > 0
+    firing = Firing(known.type, known.schedule, known.next, skip=True)
+    assert await types.fired(firing, following=known.next + 1, job_id=None)
+    assert not await types.fired(firing, following=known.next + 1, job_id=None)
+    assert (await jobs.pressure(tenant, pool="default", priority="bulk")).ended == 0
+
+
 async def keys_and_revocations(store: Store, tenant: str) -> None:
     keys, revocations = KeyStore(store, Settings()), Revocations(store)
     key, _ = await keys.create(tenant, "ci", ["jobs:write"])
@@ -146,6 +160,7 @@ async def presence_life(presence: PresenceStore, tenant: str) -> None:
 async def test_every_script_works_on_every_master(store: Watched, channels: ChannelStore, tenant: str) -> None:
     assert at_home(store, tenant) == TENANTS.index(tenant)
     await job_life(JobStore(store), channels, tenant)
+    await control_life(JobStore(store), TaskTypes(store), tenant)
     await publish(channels, tenant, "a", 1)
     generation, sequence = await channels.head(tenant)
     await publish(channels, tenant, "b", 2)
