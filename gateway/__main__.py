@@ -12,8 +12,8 @@ import uvloop
 
 from gateway import __version__
 from gateway.commands import keys, token
+from gateway.commands_types import pause, resume, types
 from gateway.errors import ConfigurationError, GatewayError
-from gateway.job_commands import jobs
 
 _PAUSE = "Seconds between readiness going away and the listener closing, so that balancers notice."
 
@@ -26,7 +26,15 @@ def main() -> None:
 
 main.add_command(keys)
 main.add_command(token)
-main.add_command(jobs)
+
+
+@main.group()
+def jobs() -> None:
+    """Jobs."""
+
+
+for command in (types, pause, resume):
+    jobs.add_command(command)
 
 
 @main.command()

@@ -3,27 +3,18 @@
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncIterator, Callable, Coroutine
-from contextlib import asynccontextmanager
-from typing import Any, TypeVar, get_args
+from typing import get_args
 
 import click
-import uvloop
 
 from gateway.auth.keys import KeyStore
-from gateway.auth.principals import DEFAULT_TENANT, Capability, Scope
+from gateway.auth.principals import Capability, Scope
 from gateway.auth.revocation import MAX_REMEMBERED, REMEMBERED, Revocations
 from gateway.auth.secret import server_secret
 from gateway.auth.tokens import Claims, Tokens
-from gateway.errors import ConfigurationError, GatewayError
+from gateway.cli import opened_store, run_command, tenant_option
 from gateway.events import check_tenant, new_id
-from gateway.settings import Settings, load
-from gateway.store.redis import Store
 from gateway.web.responses import rfc3339
-
-T = TypeVar("T")
-
-_tenant = click.option("--tenant", default=DEFAULT_TENANT, show_default=True, help="Whose keys.")
 
 
 @click.group()
@@ -32,7 +23,7 @@ def keys() -> None:
 
 
 @keys.command("create")
-@_tenant
+@tenant_option
 @click.option("--name", required=True, help="What it is for.")
 @click.option(
     "--scope", "scopes", multiple=True, required=True, type=click.Choice(get_args(Scope)), help="May be repeated."
@@ -49,7 +40,7 @@ def create_key(tenant: str, name: str, scopes: tuple[str, ...]) -> None:
 
 
 @keys.command("list")
-@_tenant
+@tenant_option
 def list_keys(tenant: str) -> None:
     """List a tenant's API keys."""
 
@@ -63,7 +54,7 @@ def list_keys(tenant: str) -> None:
 
 
 @keys.command("revoke")
-@_tenant
+@tenant_option
 @click.argument("key_id")
 def revoke_key(tenant: str, key_id: str) -> None:
     """Revoke an API key; what it opened is closed within a second."""
@@ -91,7 +82,7 @@ def token() -> None:
 
 
 @token.command("create")
-@_tenant
+@tenant_option
 @click.argument("subject")
 @click.option("--ttl", default=3600, show_default=True, type=click.IntRange(1), help="Seconds it is valid.")
 @click.option("--channel", "channels", multiple=True, help="Allow subscribing to it; a trailing * stands for anything.")
@@ -117,7 +108,7 @@ def create_token(tenant: str, subject: str, ttl: int, channels: tuple[str, ...])
 
 
 @token.command("revoke")
-@_tenant
+@tenant_option
 @click.option("--jti", help="The token with this id.")
 @click.option("--sub", help="All tokens this user has until now.")
 @click.option(
@@ -137,19 +128,3 @@ def revoke_token(tenant: str, jti: str | None, sub: str | None, ttl: int) -> Non
             await Revocations(store).revoke(check_tenant(tenant), "j" if jti else "u", jti or sub or "", ttl=ttl)
 
     run_command(revoke)
-
-
-@asynccontextmanager
-async def opened_store() -> AsyncIterator[tuple[Store, Settings]]:
-    """Open the Redis of the settings for one command."""
-    settings = load()
-    async with Store.open(settings) as store:
-        yield store, settings
-
-
-def run_command(program: Callable[[], Coroutine[Any, Any, T]]) -> T:
-    """Run a command's coroutine; what goes wrong becomes one sentence."""
-    try:
-        return uvloop.run(program())
-    except (ConfigurationError, GatewayError) as error:
-        raise click.ClickException(str(error)) from None

@@ -1,20 +1,15 @@
-"""`gateway jobs`: job types from the command line. Works on Redis directly."""
+"""`gateway jobs types|pause|resume`: job types from the command line. Works on Redis directly."""
 
 from __future__ import annotations
 
 import click
 
-from gateway.commands import opened_store, run_command
+from gateway.cli import opened_store, run_command
 from gateway.jobs.task_types import KnownType, TaskTypes
 
 
-@click.group()
-def jobs() -> None:
-    """Jobs and their types."""
-
-
-@jobs.command("types")
-def list_types() -> None:
+@click.command()
+def types() -> None:
     """List the job types: pool, cap, pause, open and waiting jobs of all tenants."""
 
     async def found() -> list[KnownType]:
@@ -25,14 +20,14 @@ def list_types() -> None:
         click.echo(_line(one))
 
 
-@jobs.command()
+@click.command()
 @click.argument("type_", metavar="TYPE")
 def pause(type_: str) -> None:
     """Start no more jobs of a type; they are accepted and wait."""
     _pause(type_, paused=True)
 
 
-@jobs.command()
+@click.command()
 @click.argument("type_", metavar="TYPE")
 def resume(type_: str) -> None:
     """Let a paused type go on."""
