@@ -4,34 +4,33 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from random import Random
-from typing import Any, TypeVar
+from typing import Any
 
 import msgspec
 import structlog
 
 from consumers.context import Cancelled, Context
-from consumers.outcome import GiveUp, TaskCancelled, TaskTimeout, after_error, encode_result
+from consumers.desk import Desk, Services
+from consumers.outcome import GiveUp, Snooze, TaskCancelled, TaskTimeout, after_error, encode_result
+from consumers.patience import until_stored
 from consumers.process import run_in_process
 from consumers.registry import Task
 from consumers.severing import Severable
 from consumers.threads import Slots
-from gateway.errors import GatewayError, StaleFence, StoreUnavailable
+from gateway.errors import GatewayError, StaleFence
 from gateway.jobs.attachments import Attachments
+from gateway.jobs.effects import Claimed
 from gateway.jobs.model import INLINE_RESULT
 from gateway.jobs.queue import Message
 from gateway.jobs.records import Claim
 from gateway.jobs.store import JobStore
 from gateway.settings import Settings
 
-T = TypeVar("T")
-
 log = structlog.get_logger(__name__)
 
 PROGRESS_EVERY = 0.1
-RECORD_NAP = 0.5  # between tries while Redis is away; the effect is done, so it is recorded however long it takes
 
 _jitter = Random()  # noqa: S311 - spreads retries, guards nothing
 
@@ -45,6 +44,7 @@ class Tools:
     module: str
     slots: Slots
     attachments: Attachments
+    services: Services
 
 
 class Attempt:
@@ -58,6 +58,10 @@ class Attempt:
         self._ctx = ctx
         self._op = 0
         self._stopped_as = ""  # what to record when we cancelled the task: "released" or "cancelled"
+        self._fault: Exception | None = None  # what to record when we ended the task for something that befell it
+        held = Claimed(message.tenant, message.id, claim.fence)
+        self._desk = Desk(tools.services, held, claim.snoozes, tools.settings.lease, self._end)
+        ctx.desk = self._desk
         self._over = asyncio.Event()
         self._runner: asyncio.Task[Any] | None = None
         self._grace: asyncio.TimerHandle | None = None
@@ -66,7 +70,7 @@ class Attempt:
         """Give the job back unfinished: the worker stops. The attempt is not burnt."""
         self._stop("released")
 
-    def _cancel(self) -> None:
+    def _ask(self) -> None:
         """Somebody cancelled the job: ask the task to end, and stop it when its grace is over."""
         if self._grace is None:
             self._grace = asyncio.get_running_loop().call_later(self._task.cancel_grace, self._stop, "cancelled")
@@ -74,7 +78,15 @@ class Attempt:
 
     def _stop(self, recorded_as: str) -> None:
         self._stopped_as = recorded_as
+        self._cancel()
+
+    def _end(self, fault: Exception) -> None:
+        self._fault = fault
+        self._cancel()
+
+    def _cancel(self) -> None:
         self._ctx.cancelled = True
+        self._desk.grips.hurry()
         if self._runner is not None:
             self._runner.cancel()
 
@@ -101,17 +113,19 @@ class Attempt:
         self._ctx.cancelled = True
         if self._grace is not None:
             self._grace.cancel()
+        await self._desk.close(abandoned=self._task.runs_in == "thread")
         progress = self._ctx.take_progress()
         if self._runner.cancelled():
             if self._stopped_as:
                 return {"to": self._stopped_as, "progress": progress}
-            return {**self._failure(TaskCancelled("the task cancelled itself")), "progress": progress}
+            return {**self._failure(self._fault or TaskCancelled("the task cancelled itself")), "progress": progress}
         return {**self._runner.result(), "progress": progress}
 
     async def _work(self) -> dict[str, Any]:
         """Run the task; returns the facts to record. Never raises but for cancelling."""
         try:
             async with asyncio.timeout(self._claim.timeout) as limit:
+                self._desk.deadline = limit.when() or self._desk.deadline
                 result = await self._call()
             return self._success(result)
         except Cancelled as error:
@@ -141,7 +155,11 @@ class Attempt:
 
     def _failure(self, error: BaseException) -> dict[str, Any]:
         outcome = after_error(
-            error, attempt=self._message.attempt, max_attempts=self._claim.max_attempts, random=_jitter
+            error,
+            attempt=self._message.attempt,
+            max_attempts=self._claim.max_attempts,
+            random=_jitter,
+            policy=self._task.policy,
         )
         log.warning(
             "attempt.failed",
@@ -149,7 +167,7 @@ class Attempt:
             type=self._message.type,
             attempt=self._message.attempt,
             to=outcome.to,
-            exc_info=None if isinstance(error, GiveUp) else error,
+            exc_info=None if isinstance(error, GiveUp | Snooze) else error,
         )
         return {"to": outcome.to, "error": outcome.error, "delay_ms": int(outcome.delay * 1000)}
 
@@ -167,7 +185,8 @@ class Attempt:
                 log.warning("attempt.heartbeat_missed", job_id=message.id, reason=error.code)
                 continue
             if cancelling:
-                self._cancel()
+                self._ask()
+            await self._desk.grips.keep()
 
     async def _report(self) -> None:
         while True:
@@ -176,7 +195,7 @@ class Attempt:
                 return
             progress = self._ctx.take_progress()
             if progress is not None and await self._record(to="progress", progress=progress) == "cancelling":
-                self._cancel()
+                self._ask()
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(PROGRESS_EVERY):
                     await self._over.wait()
@@ -196,17 +215,3 @@ class Attempt:
             )
         )
         return state
-
-
-async def until_stored(step: Callable[[], Awaitable[T]]) -> T:
-    """Repeat a step that is safe to repeat until Redis has answered it.
-
-    Raises:
-        StaleFence, Conflict, GatewayError: the answer was no.
-    """
-    while True:
-        try:
-            return await step()
-        except StoreUnavailable:
-            log.warning("store.waiting")
-            await asyncio.sleep(RECORD_NAP)

@@ -9,6 +9,7 @@ from typing import Any, Final, Literal, NamedTuple
 
 import msgspec
 
+from consumers.outcome import MAX_DELAY, USUAL, GiveUp, Policy, Retry, Snooze
 from gateway.auth.principals import DEFAULT_TENANT
 from gateway.errors import ConfigurationError
 from gateway.jobs.cron import Overlap, Schedule
@@ -29,6 +30,7 @@ class Task(NamedTuple):
         timeout: seconds an attempt may take.
         max_attempts: unless the submitter says otherwise.
         runs_in: the event loop (async functions), a thread, or a process of its own.
+        policy: which errors are worth another attempt, and when.
         cancel_grace: seconds a running attempt has to notice that it is cancelled, until it is stopped.
         max_running: most jobs of the type in queues and running at a time, over all workers; 0: no cap.
         schedule: when it runs by itself.
@@ -40,6 +42,7 @@ class Task(NamedTuple):
     timeout: float
     max_attempts: int
     runs_in: RunsIn
+    policy: Policy = USUAL
     cancel_grace: float = 0.0
     max_running: int = 0
     schedule: Schedule | None = None
@@ -63,6 +66,9 @@ def task(  # noqa: PLR0913 - one keyword for each thing a task may say of itself
     timeout: float = 300,
     max_attempts: int = 5,
     processes: bool = False,
+    retry_on: tuple[type[Exception], ...] | None = None,
+    give_up_on: tuple[type[Exception], ...] = (),
+    backoff: tuple[float, float] | None = None,
     cancel_grace: float = CANCEL_GRACE,
     max_running: int = 0,
     schedule: str | None = None,
@@ -82,6 +88,9 @@ def task(  # noqa: PLR0913 - one keyword for each thing a task may say of itself
         timeout: seconds an attempt may take.
         max_attempts: tries until the job is dead.
         processes: run it in a process.
+        retry_on: the only errors worth another attempt (`Policy.retryable` has the exact order).
+        give_up_on: errors that are not, whatever `retry_on` says.
+        backoff: base and cap in seconds of the exponential backoff; usually 1 and 600.
         cancel_grace: seconds a running attempt has to notice `ctx.cancelled`, until it is stopped.
         max_running: most jobs of the type in queues and running at a time, over all workers; 0: no cap.
         schedule: a cron expression: a job is made each time it says so, once over all processes.
@@ -101,7 +110,7 @@ def task(  # noqa: PLR0913 - one keyword for each thing a task may say of itself
                 raise _broken(name, "an async function cannot run in a process")
             runs_in = "loop"
         recurs = _schedule(name, schedule, timezone, schedule_input, schedule_tenant, schedule_overlap)
-        new = Task(name, function, pool, timeout, max_attempts, runs_in)
+        new = Task(name, function, pool, timeout, max_attempts, runs_in, Policy(retry_on, give_up_on, backoff))
         _add(new._replace(cancel_grace=cancel_grace, max_running=max_running, schedule=recurs))
         return function
 
@@ -115,6 +124,10 @@ def _add(new: Task) -> None:
         "the pool must be 1 to 64 characters of A-Z a-z 0-9 _ -": not POOL.match(new.pool),
         f"timeout must be from {SHORTEST:g} to {LONGEST:g} seconds": not SHORTEST <= new.timeout <= LONGEST,
         "max_attempts must be at least 1": new.max_attempts < 1,
+        "retry_on must be a tuple of exception types": not _types(new.policy.retry_on or ()),
+        "give_up_on must be a tuple of exception types": not _types(new.policy.give_up_on),
+        "retry_on and give_up_on cannot name Retry, Snooze or GiveUp, which always mean the same": _fixed(new.policy),
+        f"backoff must be (base, cap) with 0 <= base <= cap <= {MAX_DELAY:g} seconds": not _delays(new.policy.backoff),
         f"cancel_grace must be from 0 to {LONGEST:g} seconds": not 0 <= new.cancel_grace <= LONGEST,
         "max_running must be at least 0": new.max_running < 0,
         "the name is taken": known is not None and _place(known.function) != _place(new.function),
@@ -137,6 +150,19 @@ def _schedule(
     except (TypeError, ConfigurationError) as error:
         raise _broken(name, str(error)) from error
     return schedule
+
+
+def _types(named: object) -> bool:
+    return isinstance(named, tuple) and all(isinstance(one, type) and issubclass(one, Exception) for one in named)
+
+
+def _fixed(policy: Policy) -> bool:
+    lists = [named for named in (policy.retry_on, policy.give_up_on) if isinstance(named, tuple)]
+    return any(issubclass(one, Retry | Snooze | GiveUp) for named in lists for one in named if isinstance(one, type))
+
+
+def _delays(backoff: tuple[float, float] | None) -> bool:
+    return backoff is None or (len(backoff) == 2 and 0 <= backoff[0] <= backoff[1] <= MAX_DELAY)  # noqa: PLR2004 - a pair
 
 
 def _broken(name: str, fault: str) -> ConfigurationError:

@@ -12,6 +12,7 @@ import uvloop
 
 from gateway import __version__
 from gateway.commands import keys, token
+from gateway.commands_dead_letters import dead_letters
 from gateway.commands_types import pause, resume, types
 from gateway.errors import ConfigurationError, GatewayError
 
@@ -26,6 +27,7 @@ def main() -> None:
 
 main.add_command(keys)
 main.add_command(token)
+main.add_command(dead_letters)
 
 
 @main.group()

@@ -14,7 +14,7 @@ class Submitted(NamedTuple):
 
     Attributes:
         kind: `accepted`, `parked` (accepted, and not to be published yet), `overloaded`, `existing`,
-            `unknown-type`, `quota`, `mismatch`, `in-flight` or `replay`.
+            `held` (an open job has the unique key), `unknown-type`, `quota`, `mismatch`, `in-flight` or `replay`.
         job: the job's JSON, if there is one.
         message: what to publish, when `accepted`.
         answer: the stored answer, when `replay`.
@@ -33,6 +33,7 @@ class Claim(NamedTuple):
     max_attempts: int
     timeout: float
     traceparent: str
+    snoozes: int = 0
 
 
 class Job(NamedTuple):

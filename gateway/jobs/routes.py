@@ -74,6 +74,8 @@ class JobRoutes:
         headers = {"Location": f"/v1/jobs/{accepted.id}", "Retry-After": RETRY_AFTER}
         if accepted.replayed:
             headers["Idempotent-Replayed"] = "true"
+        if accepted.existing:
+            headers["Unique-Existing"] = "true"
         wait = _wait(request)
         if wait is None:
             return json_response(accepted.job, 202, headers)
@@ -216,7 +218,7 @@ def _submitter(request: Request) -> Principal:
 
 
 def _item(accepted: Accepted) -> dict[str, object]:
-    return {"status": 202, "job": msgspec.Raw(accepted.job)}
+    return {"status": 202, "job": msgspec.Raw(accepted.job), **({"existing": True} if accepted.existing else {})}
 
 
 def _idempotency_key(request: Request) -> str | None:

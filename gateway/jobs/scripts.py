@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 from importlib import resources
+from typing import Final
 
+from gateway.jobs.deaths import lua_deaths
 from gateway.jobs.model import lua_tables
+from gateway.store import deadletters
 from gateway.store.redis import Script
 
 
@@ -12,13 +15,15 @@ def _read(name: str) -> str:
     return resources.files("gateway.jobs").joinpath(f"lua/{name}.lua").read_text()
 
 
-_PRELUDE = "\n".join([lua_tables(), _read("slots_prelude"), _read("prelude")])
-_ADMISSION = _PRELUDE + "\n" + _read("admission_prelude")
+PRELUDE: Final = "\n".join(
+    [deadletters.PRELUDE, lua_tables(), lua_deaths(), _read("slots_prelude"), _read("prelude")],
+)
+_ADMISSION: Final = PRELUDE + "\n" + _read("admission_prelude")
 
 
-def script(name: str) -> Script:
-    """Load a script that knows jobs."""
-    return Script.load("gateway.jobs", f"lua/{name}.lua", prelude=_PRELUDE)
+def job_script(name: str) -> Script:
+    """Load a script about jobs."""
+    return Script.load("gateway.jobs", f"lua/{name}.lua", prelude=PRELUDE)
 
 
 def admission_script(name: str) -> Script:

@@ -60,6 +60,7 @@ class Submission(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_onl
         timeout: of one attempt, instead of the task's.
         max_attempts: instead of the task's.
         ttl: if it has not started by then it expires.
+        unique: while a job of this type with the same key is open, submitting another gets that one.
     """
 
     type: _Type
@@ -71,14 +72,21 @@ class Submission(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_onl
     timeout: Annotated[float, msgspec.Meta(ge=0.001, le=_YEAR)] | None = None
     max_attempts: Annotated[int, msgspec.Meta(ge=1, le=100)] | None = None
     ttl: Annotated[float, msgspec.Meta(ge=0.001, le=_YEAR)] | None = None
+    unique: Annotated[str, msgspec.Meta(min_length=1, max_length=200)] | None = None
 
 
 class Accepted(NamedTuple):
-    """The answer to a submission: the job's id and JSON, and whether it repeats an earlier answer."""
+    """The answer to a submission: the job's id and JSON.
+
+    Attributes:
+        replayed: it repeats an earlier answer, under the same Idempotency-Key.
+        existing: it is an open job that has the unique key; nothing was made.
+    """
 
     id: str
     job: bytes
     replayed: bool = False
+    existing: bool = False
 
 
 class Watcher(Protocol):
@@ -131,6 +139,10 @@ class JobService:
         )
         if outcome.kind == "replay":
             return _replayed(outcome)
+        if outcome.kind == "held":
+            if key is not None:
+                await self._settle(tenant, key, outcome.job)
+            return Accepted(_id(outcome.job), outcome.job, existing=True)
         if outcome.kind not in {"accepted", "parked"}:
             raise await self._refusals.of(outcome.kind, tenant, wanted.type)
         job = outcome.job
@@ -161,6 +173,7 @@ class JobService:
             "max_due": self._settings.max_due,
             "max_admitted": self._settings.max_admitted_per_tenant,
             "lease_ms": int(PUBLISH_LEASE * 1000),
+            "unique": wanted.unique,
         }
 
     async def cancel(self, tenant: str, job_id: str) -> bytes:
@@ -180,7 +193,7 @@ class JobService:
 
         Raises:
             NotFound: there is none.
-            Conflict: it has not ended.
+            Conflict: it has not ended, or its unique key is another open job's.
             QuotaExceeded: the tenant has too many open jobs.
         """
         found = None
@@ -283,12 +296,15 @@ def _replayed(outcome: Submitted) -> Accepted:
     job = outcome.answer or outcome.job
     if not job:
         raise NotFound("the job of this Idempotency-Key is no longer kept")
-    job_id = msgspec.json.decode(job, type=_Id).id
-    return Accepted(job_id, job, replayed=True)
+    return Accepted(_id(job), job, replayed=True)
 
 
 class _Id(msgspec.Struct):
     id: str
+
+
+def _id(job: bytes) -> str:
+    return msgspec.json.decode(job, type=_Id).id
 
 
 def _fingerprint(wanted: Submission) -> str:

@@ -9,17 +9,18 @@ from typing import Any
 import msgspec
 
 from gateway.errors import Conflict, QuotaExceeded, StaleFence
+from gateway.jobs.deaths import death_of
 from gateway.jobs.pressure import WINDOW, Pressure
 from gateway.jobs.queue import Message
 from gateway.jobs.records import Claim, Due, Job, Result, Submitted, decode_message
-from gateway.jobs.scripts import admission_script, script
+from gateway.jobs.scripts import admission_script, job_script
 from gateway.jobs.task_types import TaskType, TaskTypes
 from gateway.store.redis import Script, Store
 
 _SUBMIT, _CLAIM, _DUE, _RERUN = map(admission_script, ("submit", "claim", "due", "rerun"))
-_SETTLE, _QUEUED, _WITHDRAW, _HEARTBEAT = map(script, ("settle", "queued", "withdraw", "heartbeat"))
-_ADVANCE, _CANCEL, _PRESSURE = map(script, ("advance", "cancel", "pressure"))
-_JOB, _RESULT, _LIST, _PURGE, _REQUEUE = map(script, ("job", "result", "list", "purge", "requeue"))
+_SETTLE, _QUEUED, _WITHDRAW, _HEARTBEAT = map(job_script, ("settle", "queued", "withdraw", "heartbeat"))
+_ADVANCE, _CANCEL, _PRESSURE = map(job_script, ("advance", "cancel", "pressure"))
+_JOB, _RESULT, _LIST, _PURGE, _REQUEUE = map(job_script, ("job", "result", "list", "purge", "requeue"))
 
 _REBUILD_LEASE_MS = 60_000  # the claim that follows takes it over at once; should it not, the due set does
 SCAN = 2000  # index entries one page of a list may look at
@@ -35,6 +36,11 @@ class JobStore:
     def news(self, tag: str) -> asyncio.Event:
         """Return what is set when this process knows that a shard's due set has something to do."""
         return self._news.setdefault(tag, asyncio.Event())
+
+    @property
+    def redis(self) -> Store:
+        """Where the jobs are."""
+        return self._store
 
     async def _run(self, script: Script, tenant: str, **arguments: object) -> Any:  # noqa: ANN401 - scripts differ
         return await self._store.run(script, self._store.tag(tenant), tenant=tenant, **arguments)
@@ -78,6 +84,7 @@ class JobStore:
                 "attempt": message.attempt,
                 "created_at": message.created_at,
             },
+            unique=message.unique,
         )
 
     async def settle(self, tenant: str, key: str, answer: bytes) -> None:
@@ -113,8 +120,8 @@ class JobStore:
             worker=msgspec.json.encode(worker).decode(),
         )
         if kind == b"claimed":
-            fence, attempts, timeout_ms, traceparent = rest
-            return Claim(fence, attempts, timeout_ms / 1000, traceparent.decode())
+            fence, attempts, timeout_ms, traceparent, snoozes = rest
+            return Claim(fence, attempts, timeout_ms / 1000, traceparent.decode(), snoozes)
         return rest[0].decode() if rest else "missing"
 
     async def heartbeat(self, tenant: str, job_id: str, fence: int, lease: float) -> bool:
@@ -137,6 +144,9 @@ class JobStore:
             StaleFence: another worker owns the job, or it has ended.
             Conflict: the state machine does not allow it.
         """
+        error = facts.get("error")
+        if isinstance(error, str):
+            facts["death"] = death_of(error)
         kind, *rest = await self._run(_ADVANCE, tenant, id=job_id, fence=fence, op=op, to=to, **facts)
         if kind == b"stale":
             raise StaleFence
@@ -161,21 +171,25 @@ class JobStore:
         return bytes(said)
 
     async def rerun(
-        self, tenant: str, job_id: str, *, lease: float, max_open: int, max_admitted: int = 0
+        self, tenant: str, job_id: str, *, lease: float, max_open: int, max_admitted: int = 0, dead: bool = False
     ) -> tuple[bytes, Message | None] | None:
         """Accept an ended job for a new run; returns the job and what to publish now, or None when there is none.
 
+        The due set publishes it after `lease` seconds. With `dead` only what is among the dead letters is run again.
+
         Raises:
-            Conflict: it has not ended.
+            Conflict: it has not ended, or its unique key is another open job's.
             QuotaExceeded: the tenant has `max_open` open jobs.
         """
-        limits = {"max_open": max_open, "max_admitted": max_admitted}
+        limits = {"max_open": max_open, "max_admitted": max_admitted, "dead": dead}
         found = await self._run(_RERUN, tenant, id=job_id, lease_ms=int(lease * 1000), **limits)
         if not found:
             return None
         kind, *rest = found
         if kind == b"quota":
             raise QuotaExceeded
+        if kind == b"held":
+            raise Conflict(f"the open job {rest[0].decode()} has the same unique key")
         if kind == b"open":
             raise Conflict(f"the job is {rest[0].decode()}; only an ended one can run again")
         return rest[0], decode_message(rest[1]) if kind == b"accepted" else None

@@ -9,11 +9,11 @@ from typing import Any, NamedTuple
 import msgspec
 
 from gateway.jobs.cron import Schedule
-from gateway.jobs.scripts import admission_script, script
+from gateway.jobs.scripts import admission_script, job_script
 from gateway.store.redis import Store
 
-_REGISTER, _PAUSE, _TYPES = map(script, ("register", "pause", "types"))
-_SCHEDULES, _FIRED = map(script, ("schedules", "fired"))
+_REGISTER, _PAUSE, _TYPES = map(job_script, ("register", "pause", "types"))
+_SCHEDULES, _FIRED = map(job_script, ("schedules", "fired"))
 _FIRINGS = admission_script("firings")
 
 SCHEDULE_AGE = 86_400.0  # seconds after which the schedule of a type nobody registers any more goes away

@@ -26,7 +26,7 @@ from gateway.settings import Settings
 from gateway.store.channels import ChannelStore
 from gateway.store.redis import Store
 from tests.support.messages import TRACE, make_message
-from tests.support.waiting import eventually
+from tests.support.waiting import LIMIT, eventually
 
 TENANT = "default"
 TASKS = "tests.consumers.tasks"
@@ -39,7 +39,7 @@ class WatchedQueue(LocalQueue):
         super().__init__()
         self.handled: list[str] = []
 
-    def consume(self, pool: str, prefetch: Mapping[str, int], handler: Handler) -> Consumption:
+    def consume(self, pool: str, prefetch: Mapping[str, int], handler: Handler) -> Consumption[Delivery]:
         async def watched(delivery: Delivery) -> None:
             await handler(delivery)
             self.handled.append(delivery.message.id)
@@ -103,7 +103,7 @@ class Bench:
         job["attempts"] = [json.loads(attempt) for attempt in found.attempts]
         return job
 
-    async def until(self, job_id: str, status: str, limit: float = 10) -> dict[str, Any]:
+    async def until(self, job_id: str, status: str, limit: float = LIMIT) -> dict[str, Any]:
         """The job, once it has the status."""
 
         async def arrived() -> dict[str, Any]:

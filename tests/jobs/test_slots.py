@@ -162,7 +162,7 @@ class Slots(RuleBasedStateMachine):
     @rule(which=index)
     def run_again(self, which: int) -> None:
         tenant, job_id = self.known[which % len(self.known)]
-        limits = {"max_open": 1000, "max_admitted": TENANT_CAP}
+        limits: dict[str, Any] = {"max_open": 1000, "max_admitted": TENANT_CAP}
         try:
             found = self.do(self.jobs.rerun(tenant, job_id, lease=60, **limits))
         except Conflict:

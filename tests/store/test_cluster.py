@@ -19,14 +19,24 @@ from gateway.auth.tickets import Tickets
 from gateway.errors import StoreUnavailable, Unauthenticated
 from gateway.events import Position, draft, new_id
 from gateway.jobs.cron import Schedule
+from gateway.jobs.dead_filter import Filter
+from gateway.jobs.deadletters import DeadLetters
 from gateway.jobs.document import static_json
+from gateway.jobs.effects import Claimed, EffectStore
+from gateway.jobs.local import LocalQueue
+from gateway.jobs.queue import Letter, encode
+from gateway.jobs.rebuild import Rebuilder
 from gateway.jobs.records import Claim
 from gateway.jobs.store import JobStore
 from gateway.jobs.task_types import Firing, TaskType, TaskTypes
+from gateway.jobs.undertaker import Undertaker
 from gateway.settings import Settings, load
 from gateway.store.address import Node, RedisAddress
+from gateway.store.breakers import Breakers, Rules
 from gateway.store.channels import ChannelStore
 from gateway.store.cluster import ClusterClient
+from gateway.store.deadletters import DeadLetterStore
+from gateway.store.locks import Locks
 from gateway.store.places import places
 from gateway.store.presence import Change, Lease, PresenceStore
 from gateway.store.rates import Rates
@@ -109,6 +119,9 @@ async def job_life(jobs: JobStore, channels: ChannelStore, tenant: str) -> None:
     claim = await jobs.claim(message, token="t", lease=10, worker="w")
     assert isinstance(claim, Claim)
     assert not await jobs.heartbeat(tenant, done, claim.fence, 10)
+    effects, held = EffectStore(jobs.redis), Claimed(tenant, done, claim.fence)
+    assert (await effects.begin(held, "mail", "t", again=False)).kind == "ok"
+    await effects.end(held, "mail", "t", b"1")
     await jobs.advance(tenant, done, fence=claim.fence, op=1, to="progress", progress='{"done":1}', lease_ms=9000)
     await jobs.advance(tenant, done, fence=claim.fence, op=2, to="succeeded", result="1")
     assert (await jobs.result(tenant, done)) is not None
@@ -138,12 +151,43 @@ async def control_life(jobs: JobStore, types: TaskTypes, tenant: str) -> None:
     assert (await jobs.pressure(tenant, pool="default", priority="bulk")).ended == 0
 
 
+async def dead_letter_life(store: Store, jobs: JobStore, channels: ChannelStore, tenant: str) -> None:
+    """Everything that can happen to dead letters."""
+    dead, messages = DeadLetters(store, None, Settings()), DeadLetterStore(store, Settings())
+    raw = await messages.bury(tenant, "undecodable", "q", b"x", {})
+    groups, _, total = await messages.groups(tenant, limit=9)
+    assert (groups[0].sample, total) == (raw, 1)
+    assert (await dead.find(tenant, Filter(), limit=9)).total == 1
+    assert await dead.show(tenant, raw)
+    assert await dead.discard(tenant, [raw]) == 1
+    assert await messages.prune(store.tag(tenant)) == 0
+    job_id = new_id("job_")
+    static = static_json(tenant, job_id, "echo", "ann", [], "default", TRACE)
+    facts: dict[str, Any] = {"type": "echo", "owner": "ann", "priority": "default", "static": static, "input": "1"}
+    targets = [channels.target("jobs")]
+    outcome = await jobs.submit(
+        tenant, id=job_id, traceparent=TRACE, targets=targets, max_open=100, lease_ms=60_000, **facts
+    )
+    assert outcome.message is not None
+    undertaker = Undertaker(store, LocalQueue(), messages, Rebuilder(jobs, channels, Settings()))
+    letter = Letter(encode(outcome.message), "no", refused=True, source="q")
+    assert await undertaker._record(letter) == "failed"
+    assert (await dead.discard_many(tenant, Filter(), limit=9)).done == 1
+
+
 async def keys_and_revocations(store: Store, tenant: str) -> None:
     keys, revocations = KeyStore(store, Settings()), Revocations(store)
     key, _ = await keys.create(tenant, "ci", ["jobs:write"])
     await keys.revoke(tenant, key.id)
     await revocations.revoke(tenant, "u", "ann")
     assert await revocations.revoked(Credential(tenant=tenant, subject="ann", kind="token"))
+
+
+async def breaker_life(breakers: Breakers, name: str) -> None:
+    for dependency in (f"{name}{number}" for number in range(9)):  # each has a slot of its own
+        rules = Rules(failures=1)
+        passage = await breakers.admit(dependency, rules, "token")
+        assert await breakers.report(dependency, rules, passage.generation, "failed") == "open"
 
 
 async def presence_life(presence: PresenceStore, tenant: str) -> None:
@@ -161,6 +205,7 @@ async def test_every_script_works_on_every_master(store: Watched, channels: Chan
     assert at_home(store, tenant) == TENANTS.index(tenant)
     await job_life(JobStore(store), channels, tenant)
     await control_life(JobStore(store), TaskTypes(store), tenant)
+    await dead_letter_life(store, JobStore(store), channels, tenant)
     await publish(channels, tenant, "a", 1)
     generation, sequence = await channels.head(tenant)
     await publish(channels, tenant, "b", 2)
@@ -175,6 +220,8 @@ async def test_every_script_works_on_every_master(store: Watched, channels: Chan
     await keys_and_revocations(store, tenant)
     await presence_life(PresenceStore(store), tenant)
     await Rates(store, 100, 10).spend(tenant)
+    assert (await Locks(store).take(tenant, "l", "owner", 60)).fence
+    await breaker_life(Breakers(store), tenant)
     assert not await channels.tell(tenant, "nobody")
     await channels.live(tenant, 60)
     assert await channels.tell(tenant, "somebody")

@@ -1,4 +1,5 @@
--- What every job script starts with; the tables of gateway/jobs/model.py stand before it.
+-- What every job script starts with; the tables of gateway/jobs/model.py and deaths.py and the prelude of the dead
+-- letters stand before it.
 --
 -- A job is a hash `job:<tenant>:<id>`:
 --   d  what changes, MessagePack, short names because there is one per job:
@@ -7,9 +8,12 @@
 --      rs result, ru result is stored apart, er error, tp traceparent, tg channels {name, size, ttl}, wk worker,
 --      ap admitted: 1 holds a slot of its type's cap, 2 of its tenant's, 3 of both, 0 waits for one (slots_prelude.lua),
 --      fe fence, on last operation of this fence, ck token of the claim, cr crashes in this run, pc progress
---      entries in the log, px offset up to which progress was pruned
+--      entries in the log, px offset up to which progress was pruned, uk unique key, ax how often the present attempt
+--      was put back without being burnt, dg its group while it is among the dead letters, dr why it failed last, or of
+--      what it would die now {reason, group}
 --   s  what never changes, as the beginning of the job's JSON
---   i  input   a  attempts, JSON objects joined by commas   r  result when it is stored apart
+--   i  input   a  attempts, JSON objects joined by commas   r  result when it is stored apart   e  effects (once.lua)
+-- uniq:<tenant>:<type>:<key> is the id of the open job that has the unique key.
 -- Indexes: ix:<tenant>:{all | s:<status> | t:<type> | o:<owner>} by id (ids sort by time); open {tenant: count},
 -- open:type {type: count};
 -- due (by time) and ended (by end) and queued:<pool> (by time) hold '<tenant> <id>'.
@@ -31,6 +35,22 @@ local function save_job(j)
   j.tenant, j.id, j.static = nil, nil, nil
   redis.call('HSET', job_key(tenant, id), 'd', cmsgpack.pack(j))
   j.tenant, j.id, j.static = tenant, id, static
+end
+
+local function unique_key(tenant, type, unique) return P .. 'uniq:' .. tenant .. ':' .. type .. ':' .. unique end
+
+-- The open job that has a unique key, if there is one.
+local function holder(tenant, type, unique)
+  local id = redis.call('GET', unique_key(tenant, type, unique))
+  local other = id and load_job(tenant, id)
+  return other and not TERMINAL[other.st] and other or nil
+end
+
+local function take_unique(j) redis.call('SET', unique_key(j.tenant, j.ty, j.uk), j.id) end
+
+local function free_unique(j)
+  local key = unique_key(j.tenant, j.ty, j.uk)
+  if redis.call('GET', key) == j.id then redis.call('DEL', key) end
 end
 
 local function time_json(ms) return ms and '"' .. rfc3339(ms) .. '"' or 'null' end
@@ -84,9 +104,21 @@ local function count_open(j, change)
   redis.call('HINCRBY', P .. 'open:type', j.ty, change)
 end
 
+-- A failed job is among the dead letters until it runs again, is discarded or forgotten.
+local function die(j, death)
+  j.dg, j.dr = death.group[1], death.reason
+  dead_enter(j.tenant, j.id, death.reason, death.group)
+end
+
+local function undie(j)
+  local there = j.dg and dead_leave(j.tenant, j.id, j.dg)
+  j.dg = nil
+  return there
+end
+
 -- Enter a state the table allows; the caller has checked with `allowed`. The event comes first: should it fail, which
--- no rule of ours allows, the job is where it was.
-local function enter(j, state)
+-- no rule of ours allows, the job is where it was. `death` {reason, group} says why it failed, else j.dr does.
+local function enter(j, state, death)
   local former = j.st
   j.st = state
   if TERMINAL[state] then j.fa, j.ck, j.ra = NOW, nil, nil end
@@ -95,10 +127,17 @@ local function enter(j, state)
   redis.call('ZADD', index_key(j.tenant, 's:' .. state), 0, j.id)
   if former == 'queued' then redis.call('ZREM', P .. 'queued:' .. j.po, member(j)) end
   if state == 'queued' then redis.call('ZADD', P .. 'queued:' .. j.po, NOW, member(j)) end
+  if former == 'failed' then undie(j) end
+  if state == 'failed' then
+    die(j, death or type(j.dr) == 'table' and j.dr or known_death('unknown'))
+  elseif TERMINAL[state] then
+    j.dr = nil
+  end
   if TERMINAL[state] then
     redis.call('ZREM', P .. 'due', member(j))
     redis.call('ZADD', P .. 'ended', NOW, member(j))
     count_open(j, -1)
+    if j.uk then free_unique(j) end
   end
   if j.ap and (TERMINAL[state] or state == 'retrying' or state == 'waiting') then leave(j) end
 end
@@ -123,6 +162,16 @@ local function enter_queue(j)
   audit(j)
 end
 
+-- The queue has its message no longer, and nobody has begun: it is due again. Nobody is told, for nothing has happened.
+local function unqueue(j, ms)
+  redis.call('ZREM', P .. 'queued:' .. j.po, member(j))
+  redis.call('ZREM', index_key(j.tenant, 's:queued'), j.id)
+  redis.call('ZADD', index_key(j.tenant, 's:accepted'), 0, j.id)
+  j.st = 'accepted'
+  save_job(j)
+  due_at(j, ms)
+end
+
 -- Put the attempt that ends now on record (the newest 50 are kept).
 local function end_attempt(j, error)
   local key = job_key(j.tenant, j.id)
@@ -136,6 +185,7 @@ end
 
 -- Give the job back to the due set for another attempt, or the same one again.
 local function retry_at(j, ms, attempt)
+  if attempt ~= j.at then j.ax = nil end
   j.at, j.ra, j.ck = attempt, ms, nil
   j.fe = j.fe + 1   -- whoever still works on it can no longer write
   enter(j, 'retrying')
@@ -154,6 +204,6 @@ local function message(j)
   return cmsgpack.pack({
     id = j.id, tenant = j.tenant, type = j.ty, pool = j.po, priority = j.pr, run = j.rn, attempt = j.at,
     input = redis.call('HGET', job_key(j.tenant, j.id), 'i'), traceparent = j.tp, created_at = j.ca,
-    owner = j.ow, channels = channels, max_attempts = j.ma, timeout_ms = j.tm,
+    owner = j.ow, channels = channels, max_attempts = j.ma, timeout_ms = j.tm, unique = j.uk,
   })
 end
