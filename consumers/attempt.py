@@ -15,6 +15,7 @@ import structlog
 from consumers.context import Context
 from consumers.outcome import GiveUp, TaskCancelled, TaskTimeout, after_error, encode_result
 from consumers.process import run_in_process
+from consumers.pulse import Pulse
 from consumers.registry import Task
 from consumers.severing import Severable
 from consumers.threads import Slots
@@ -43,10 +44,15 @@ class Tools:
     settings: Settings
     module: str
     slots: Slots
+    pulse: Pulse
 
 
 class Attempt:
-    """A claimed job on this worker."""
+    """A claimed job on this worker.
+
+    It costs one task, that of the work. Heartbeats are the worker's (`Pulse`); a task for reports exists only while
+    there is something to report.
+    """
 
     def __init__(self, tools: Tools, message: Message, task: Task, claim: Claim, ctx: Context) -> None:
         self._tools = tools
@@ -55,9 +61,11 @@ class Attempt:
         self._claim = claim
         self._ctx = ctx
         self._op = 0
-        self._stopped_as = ""  # what to record when we cancelled the task: "released" or "cancelled"
+        self._stopped_as = ""  # why we cancelled the work: "released", "cancelled" (both recorded so) or "overtaken"
         self._over = asyncio.Event()
+        self._group = asyncio.TaskGroup()
         self._runner: asyncio.Task[Any] | None = None
+        self._reporter: asyncio.Task[None] | None = None
 
     def release(self) -> None:
         """Give the job back unfinished: the worker stops. The attempt is not burnt."""
@@ -71,23 +79,21 @@ class Attempt:
 
     async def run(self) -> None:
         """Run to the end and record it; returns quietly when the job is another worker's by then."""
-        try:
-            async with asyncio.TaskGroup() as tasks:
-                beat = tasks.create_task(self._beat())
-                report = tasks.create_task(self._report())
-                facts = await self._outcome(tasks)
-                # Not cancelled: an operation under way is finished, so that it does not meet the next one.
-                self._over.set()
-                self._ctx.news.set()
-                await asyncio.wait([report])
-                await self._record(**facts)
-                beat.cancel()
-        except* StaleFence:
-            self._ctx.cancelled = True
+        with self._tools.pulse.keep(self):
+            async with self._group:
+                facts = await self._outcome()
+                await self._finish_report()
+            try:
+                if self._stopped_as != "overtaken":
+                    await self._record(**facts)
+            except StaleFence:
+                self._stopped_as = "overtaken"
+        if self._stopped_as == "overtaken":
             log.warning("attempt.overtaken", job_id=self._message.id, fence=self._claim.fence)
 
-    async def _outcome(self, tasks: asyncio.TaskGroup) -> dict[str, Any]:
-        self._runner = tasks.create_task(self._work())
+    async def _outcome(self) -> dict[str, Any]:
+        self._runner = self._group.create_task(self._work())
+        self._ctx.on_progress(self._report_soon)
         await asyncio.wait([self._runner])
         self._ctx.cancelled = True
         progress = self._ctx.take_progress()
@@ -140,33 +146,45 @@ class Attempt:
         )
         return {"to": outcome.to, "error": outcome.error, "delay_ms": int(outcome.delay * 1000)}
 
-    async def _beat(self) -> None:
+    async def beat(self) -> None:
+        """Extend the lease; called by `Pulse`. Learns of a cancellation, or that the job is another worker's."""
         message, settings = self._message, self._tools.settings
-        while True:
-            await asyncio.sleep(settings.lease / 3)
-            try:
-                cancelling = await self._tools.store.heartbeat(
-                    message.tenant, message.id, self._claim.fence, settings.lease
-                )
-            except StaleFence:
-                raise
-            except GatewayError as error:
-                log.warning("attempt.heartbeat_missed", job_id=message.id, reason=error.code)
-                continue
+        try:
+            cancelling = await self._tools.store.heartbeat(
+                message.tenant, message.id, self._claim.fence, settings.lease
+            )
+        except StaleFence:
+            if not self._over.is_set():
+                self._stop("overtaken")
+        except GatewayError as error:
+            log.warning("attempt.heartbeat_missed", job_id=message.id, reason=error.code)
+        else:
             if cancelling:
                 self._stop("cancelled")
 
+    def _report_soon(self) -> None:
+        """There is progress; called in the loop, from the first report on at every one."""
+        if self._reporter is None and not self._over.is_set():
+            self._reporter = self._group.create_task(self._report())
+
     async def _report(self) -> None:
-        while True:
-            await self._ctx.news.wait()
-            if self._over.is_set():
-                return
-            progress = self._ctx.take_progress()
-            if progress is not None and await self._record(to="progress", progress=progress) == "cancelling":
-                self._stop("cancelled")
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(PROGRESS_EVERY):
-                    await self._over.wait()
+        try:
+            while not self._over.is_set() and (progress := self._ctx.take_progress()) is not None:
+                if await self._record(to="progress", progress=progress) == "cancelling":
+                    self._stop("cancelled")
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(PROGRESS_EVERY):
+                        await self._over.wait()
+        except StaleFence:
+            self._stop("overtaken")
+        finally:
+            self._reporter = None
+
+    async def _finish_report(self) -> None:
+        """Let a report under way end, rather than cancel it, so that it does not meet the next operation."""
+        self._over.set()
+        if self._reporter is not None:
+            await asyncio.wait([self._reporter])
 
     async def _record(self, **facts: Any) -> str:  # noqa: ANN401 - the facts of advance.lua
         """Record facts; returns the job's state."""

@@ -16,6 +16,7 @@ import structlog
 from consumers.attempt import Attempt, Tools, until_stored
 from consumers.context import Context
 from consumers.outcome import GiveUp, describe
+from consumers.pulse import Pulse
 from consumers.registry import Task
 from consumers.threads import Slots
 from gateway.errors import Conflict, GatewayError, StaleFence, StoreUnavailable
@@ -106,14 +107,21 @@ class Worker:
         Raises:
             WorkerStuck: no job can run any more in this process; what else ran has been finished or given back.
         """
-        tools = Tools(store=self._store, settings=self._settings, module=self._plan.module, slots=self._slots)
+        tools = Tools(
+            store=self._store,
+            settings=self._settings,
+            module=self._plan.module,
+            slots=self._slots,
+            pulse=Pulse(self._settings.lease),
+        )
         try:
             async with asyncio.TaskGroup() as tasks:
                 # The queues stand before the types are known: a submission must not meet a missing queue.
                 if await self._unless_stopped(self._queue.declare(self._plan.pool)):
-                    announcing = tasks.create_task(self._announce())
+                    helping = [tasks.create_task(work) for work in (self._announce(), tools.pulse.run())]
                     await self._consume(tools)
-                    announcing.cancel()
+                    for helper in helping:
+                        helper.cancel()
         finally:
             if self._stopping.is_set():
                 self._stopped.set()

@@ -21,8 +21,14 @@ def _script(name: str) -> Script:
     return Script.load("gateway.jobs", f"lua/{name}.lua", prelude=_PRELUDE)
 
 
-_SUBMIT, _SETTLE, _QUEUED, _WITHDRAW = map(_script, ("submit", "settle", "queued", "withdraw"))
-_CLAIM, _HEARTBEAT, _ADVANCE, _DUE = map(_script, ("claim", "heartbeat", "advance", "due"))
+def _script_for_many(name: str) -> Script:
+    return Script.load("gateway.jobs", f"lua/{name}.lua", prelude=_PRELUDE, many=True)
+
+
+# What every job costs: calls that come together run together.
+_SUBMIT, _QUEUED, _CLAIM = map(_script_for_many, ("submit", "queued", "claim"))
+_HEARTBEAT, _ADVANCE = map(_script_for_many, ("heartbeat", "advance"))
+_SETTLE, _WITHDRAW, _DUE = map(_script, ("settle", "withdraw", "due"))
 _JOB, _RESULT, _LIST, _PURGE, _REQUEUE = map(_script, ("job", "result", "list", "purge", "requeue"))
 _CANCEL, _RERUN = map(_script, ("cancel", "rerun"))
 
@@ -39,6 +45,9 @@ class JobStore:
     async def _run(self, script: Script, tenant: str, **arguments: object) -> Any:  # noqa: ANN401 - scripts differ
         return await self._store.run(script, self._store.tag(tenant), tenant=tenant, **arguments)
 
+    async def _gather(self, script: Script, tenant: str, **arguments: object) -> Any:  # noqa: ANN401 - scripts differ
+        return await self._store.run_gathered(script, self._store.tag(tenant), tenant=tenant, **arguments)
+
     async def register(self, types: Mapping[str, tuple[str, int, float]]) -> None:
         """Make job types known: type → (pool, max attempts, timeout in seconds)."""
         fields: dict[Any, Any] = {
@@ -50,7 +59,7 @@ class JobStore:
 
     async def submit(self, tenant: str, **arguments: object) -> Submitted:
         """Accept a job; the arguments are those of `submit.lua`."""
-        kind, *rest = await self._run(_SUBMIT, tenant, **arguments)
+        kind, *rest = await self._gather(_SUBMIT, tenant, **arguments)
         match kind:
             case b"accepted":
                 return Submitted("accepted", rest[0], decode_message(rest[1]))
@@ -61,7 +70,7 @@ class JobStore:
 
     async def rebuild(self, message: Message, static: str, targets: Sequence[tuple[str, int, int]]) -> None:
         """Write a job that Redis lost anew, as the message tells it: accepted, in the message's run and attempt."""
-        await self._run(
+        await self._gather(
             _SUBMIT,
             message.tenant,
             id=message.id,
@@ -89,7 +98,7 @@ class JobStore:
 
     async def queued(self, message: Message) -> bytes | None:
         """Record that the broker has the message; returns the job."""
-        job: bytes | None = await self._run(
+        job: bytes | None = await self._gather(
             _QUEUED, message.tenant, id=message.id, run=message.run, attempt=message.attempt
         )
         return job
@@ -105,7 +114,7 @@ class JobStore:
         Returns:
             The claim, or why there is none: `missing` when the job is not known, else a reason to drop it.
         """
-        kind, *rest = await self._run(
+        kind, *rest = await self._gather(
             _CLAIM,
             message.tenant,
             id=message.id,
@@ -126,7 +135,7 @@ class JobStore:
         Raises:
             StaleFence: another worker owns the job, or it has ended.
         """
-        said = await self._run(_HEARTBEAT, tenant, id=job_id, fence=fence, lease_ms=int(lease * 1000))
+        said = await self._gather(_HEARTBEAT, tenant, id=job_id, fence=fence, lease_ms=int(lease * 1000))
         if said == b"stale":
             raise StaleFence
         return bool(said == b"cancel")
@@ -140,7 +149,7 @@ class JobStore:
             StaleFence: another worker owns the job, or it has ended.
             Conflict: the state machine does not allow it.
         """
-        kind, *rest = await self._run(_ADVANCE, tenant, id=job_id, fence=fence, op=op, to=to, **facts)
+        kind, *rest = await self._gather(_ADVANCE, tenant, id=job_id, fence=fence, op=op, to=to, **facts)
         if kind == b"stale":
             raise StaleFence
         if kind == b"refused":
