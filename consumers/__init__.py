@@ -6,8 +6,9 @@ from consumers import Context, task
 async def report(ctx: Context, input: dict) -> dict: ...
 """
 
+from consumers.batch import Batch, Item
 from consumers.context import Context
 from consumers.outcome import GiveUp, Retry
 from consumers.registry import task
 
-__all__ = ["Context", "GiveUp", "Retry", "task"]
+__all__ = ["Batch", "Context", "GiveUp", "Item", "Retry", "task"]

@@ -24,6 +24,8 @@ class Task(NamedTuple):
         timeout: seconds an attempt may take.
         max_attempts: unless the submitter says otherwise.
         runs_in: the event loop (async functions), a thread, or a process of its own.
+        batch: how many jobs one call gets at most; 0: one job a call, the usual way.
+        window: seconds a batch waits for more jobs after its first.
     """
 
     name: str
@@ -32,10 +34,14 @@ class Task(NamedTuple):
     timeout: float
     max_attempts: int
     runs_in: RunsIn
+    batch: int = 0
+    window: float = 0.5
 
 
 SHORTEST: Final = 0.001
 LONGEST: Final = 30 * 86_400.0
+MAX_BATCH: Final = 1000
+MAX_WINDOW: Final = 60.0  # seconds; the broker waits for the acknowledgements meanwhile
 
 _tasks: dict[str, Task] = {}
 
@@ -47,11 +53,14 @@ def task(
     timeout: float = 300,
     max_attempts: int = 5,
     processes: bool = False,
+    batch: int = 0,
+    window: float = 0.5,
 ) -> Callable[[Function], Function]:
     """Register a function for a job type.
 
     An async function runs in the worker's event loop, a plain one in a thread, or with `processes=True` in a
-    process of its own (which a timeout can kill). It is called with the context and the job's input.
+    process of its own (which a timeout can kill). It is called with the context and the job's input, or with `batch`
+    with a `Batch` of jobs.
 
     Args:
         name: the job type: words of A-Z a-z 0-9 _ - joined by dots.
@@ -59,6 +68,8 @@ def task(
         timeout: seconds an attempt may take.
         max_attempts: tries until the job is dead.
         processes: run it in a process.
+        batch: call it with up to so many jobs at once; 0 means one by one.
+        window: seconds a batch waits for more jobs after its first.
 
     Raises:
         ConfigurationError: the registration breaks a rule, or the name is taken.
@@ -70,7 +81,9 @@ def task(
             if processes:
                 raise _broken(name, "an async function cannot run in a process")
             runs_in = "loop"
-        _add(Task(name, function, pool, timeout, max_attempts, runs_in))
+        if batch and processes:
+            raise _broken(name, "a batch cannot run in a process")
+        _add(Task(name, function, pool, timeout, max_attempts, runs_in, batch, window))
         return function
 
     return register
@@ -83,6 +96,8 @@ def _add(new: Task) -> None:
         "the pool must be 1 to 64 characters of A-Z a-z 0-9 _ -": not POOL.match(new.pool),
         f"timeout must be from {SHORTEST:g} to {LONGEST:g} seconds": not SHORTEST <= new.timeout <= LONGEST,
         "max_attempts must be at least 1": new.max_attempts < 1,
+        f"batch must be from 0 to {MAX_BATCH}": not 0 <= new.batch <= MAX_BATCH,
+        f"window must be from {SHORTEST:g} to {MAX_WINDOW:g} seconds": not SHORTEST <= new.window <= MAX_WINDOW,
         "the name is taken": known is not None and _place(known.function) != _place(new.function),
     }
     for fault, found in faults.items():

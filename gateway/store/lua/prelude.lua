@@ -27,10 +27,7 @@ local function base36(number)
 end
 
 -- RFC 3339 in UTC with milliseconds. Days to date: Howard Hinnant, "chrono-compatible low-level date algorithms".
-local function rfc3339(ms)
-  local seconds = math.floor(ms / 1000)
-  local days = math.floor(seconds / 86400)
-  local rest = seconds - days * 86400
+local function date_of(days)
   local z = days + 719468
   local era = math.floor(z / 146097)
   local doe = z - era * 146097
@@ -39,9 +36,20 @@ local function rfc3339(ms)
   local mp = math.floor((5 * doy + 2) / 153)
   local month = mp < 10 and mp + 3 or mp - 9
   local year = yoe + era * 400 + (month <= 2 and 1 or 0)
-  return string.format('%04d-%02d-%02dT%02d:%02d:%02d.%03dZ', year, month,
-    doy - math.floor((153 * mp + 2) / 5) + 1, math.floor(rest / 3600), math.floor(rest % 3600 / 60),
+  return string.format('%04d-%02d-%02dT', year, month, doy - math.floor((153 * mp + 2) / 5) + 1)
+end
+
+local DATES, TIMES = {}, {}   -- what this script has worked out already: the same few times come again and again
+local function rfc3339(ms)
+  local text = TIMES[ms]
+  if text then return text end
+  local days = math.floor(ms / 86400000)
+  local rest = math.floor(ms / 1000) % 86400
+  DATES[days] = DATES[days] or date_of(days)
+  text = DATES[days] .. string.format('%02d:%02d:%02d.%03dZ', math.floor(rest / 3600), math.floor(rest % 3600 / 60),
     rest % 60, ms % 1000)
+  TIMES[ms] = text
+  return text
 end
 
 -- The generation names what this server remembers. Its run_id changes with every restart and failover, after
