@@ -15,14 +15,16 @@ from typing import Any, Final, NamedTuple
 MOST_CALLS: Final = 64  # in one run: a script holds everyone else up while it runs
 MOST_BYTES: Final = 1024 * 1024
 
-# The script's own text becomes the body of `one`. A failing call is an error for its own caller only.
+# The script's own text becomes the body of `one`, with each call's arguments in turn as the `A` of the preludes. A
+# failing call is an error for its own caller only.
 _LUA = """
-local function one(A)
+local function one()
 {body}
 end
 local answers = {{}}
 for i, call in ipairs(A.calls) do
-  local well, answer = pcall(one, call)
+  A = call
+  local well, answer = pcall(one)
   if not well then answer = {{err = type(answer) == 'table' and answer.err or 'ERR ' .. tostring(answer)}} end
   answers[i] = answer or false
 end
