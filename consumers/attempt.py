@@ -20,6 +20,7 @@ from consumers.registry import Task
 from consumers.severing import Severable
 from consumers.threads import Slots
 from gateway.errors import GatewayError, StaleFence, StoreUnavailable
+from gateway.jobs.attachments import Attachments
 from gateway.jobs.model import INLINE_RESULT
 from gateway.jobs.queue import Message
 from gateway.jobs.records import Claim
@@ -45,6 +46,7 @@ class Tools:
     module: str
     slots: Slots
     pulse: Pulse
+    attachments: Attachments
 
 
 class Attempt:

@@ -35,16 +35,21 @@ from gateway.fanout.hub import Hub
 from gateway.fanout.origins import lends_cookies
 from gateway.fanout.overload import turn_away
 from gateway.fanout.watch import watch
-from gateway.jobs.attachments import Attachments
+from gateway.jobs.attachments import Attachments, open_attachments
 from gateway.jobs.calls import JobCalls
+from gateway.jobs.dead_routes import DeadLetterRoutes
+from gateway.jobs.deadletters import DeadLetters
 from gateway.jobs.queue import JobQueue
 from gateway.jobs.queues import open_queue
 from gateway.jobs.reaper import Reaper
+from gateway.jobs.rebuild import Rebuilder
 from gateway.jobs.routes import JobRoutes
 from gateway.jobs.service import JobService
 from gateway.jobs.store import JobStore
+from gateway.jobs.undertaker import Undertaker
 from gateway.settings import Settings
 from gateway.store.channels import ChannelStore
+from gateway.store.deadletters import DeadLetterStore
 from gateway.store.rates import Rates
 from gateway.store.redis import Store
 from gateway.telemetry.health import Readiness, readiness
@@ -84,6 +89,7 @@ class Services:
     revocations: Revocations
     secret: bytes
     rates: Rates
+    attachments: Attachments
 
     @property
     def authenticator(self) -> Authenticator:
@@ -175,15 +181,20 @@ async def _services(settings: Settings, shared: JobQueue | None) -> AsyncIterato
 
         hub = await stack.enter_async_context(Hub(settings.redis_url, channels, job_state))
         supervisor = await stack.enter_async_context(Supervisor())
-        reaper = Reaper(JobStore(store), queue, settings, Attachments(settings.attachments_dir).forget)
-        supervisor.keep("reaper", reaper.run)
+        jobs, letters = JobStore(store), DeadLetterStore(store, settings)
+        attachments = await stack.enter_async_context(open_attachments(settings))
+        supervisor.keep("reaper", Reaper(jobs, queue, settings, attachments.forget).run)
+        rebuilder = Rebuilder(jobs, channels, settings)
+        supervisor.keep("undertaker", Undertaker(store, queue, letters, rebuilder).run)
         revocations, issuers = Revocations(store), issuers_from(settings, fetch_public_keys)
         supervisor.keep("evictions", Evictions(hub, revocations).run)
         for issuer in issuers.issuers:
             supervisor.keep(f"keys of {issuer.name}", issuer.keyring.run)
         tokens = Tokens(secret, issuer=settings.token_issuer, audience=settings.token_audience)
         keys, rates = KeyStore(store, settings), Rates(store, settings.rate_limit, settings.rate_burst)
-        yield Services(settings, store, queue, hub, supervisor, keys, tokens, issuers, revocations, secret, rates)
+        yield Services(
+            settings, store, queue, hub, supervisor, keys, tokens, issuers, revocations, secret, rates, attachments
+        )
 
 
 async def fetch_public_keys(url: str) -> bytes:
@@ -232,7 +243,8 @@ def _routes(app: Starlette, services: Services, samples: Mapping[str, Path]) -> 
     )
     return [
         *HealthRoutes(lambda: _readiness(app, services)).routes(),
-        *JobRoutes(service, channels, Attachments(settings.attachments_dir)).routes(),
+        *JobRoutes(service, channels, services.attachments).routes(),
+        *DeadLetterRoutes(DeadLetters(store, services.queue, settings), DeadLetterStore(store, settings)).routes(),
         *fanout_routes.routes(fanout),
         *auth_routes.routes(auth_routes.AuthServices(services.keys, tickets, services.tokens, services.revocations)),
         *page_routes(samples),
