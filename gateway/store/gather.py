@@ -78,6 +78,8 @@ class Gatherer:
 
     async def _serve_some(self) -> None:
         calls = list(self._take())
+        if not calls:
+            return  # all who called have gone
         try:
             answers: Iterable[Any] = await self._run(_together([call.arguments for call in calls]))
         except Exception as error:  # noqa: BLE001 - each caller's to judge
