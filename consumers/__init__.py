@@ -7,8 +7,22 @@ async def report(ctx: Context, input: dict) -> dict: ...
 """
 
 from consumers.batch import Batch, Item
-from consumers.context import Context
-from consumers.outcome import GiveUp, Retry
+from consumers.context import Cancelled, Context
+from consumers.outcome import BreakerOpen, GiveUp, LockBusy, LockLost, Retry, Snooze, TaskTimeout, Uncertain
 from consumers.registry import task
 
-__all__ = ["Batch", "Context", "GiveUp", "Item", "Retry", "task"]
+__all__ = [
+    "Batch",
+    "BreakerOpen",
+    "Cancelled",
+    "Context",
+    "GiveUp",
+    "Item",
+    "LockBusy",
+    "LockLost",
+    "Retry",
+    "Snooze",
+    "TaskTimeout",
+    "Uncertain",
+    "task",
+]

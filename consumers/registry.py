@@ -7,6 +7,7 @@ import inspect
 from collections.abc import Callable
 from typing import Any, Final, Literal, NamedTuple
 
+from consumers.outcome import MAX_DELAY, USUAL, GiveUp, Policy, Retry, Snooze
 from gateway.errors import ConfigurationError
 from gateway.jobs.model import POOL, TYPE
 
@@ -26,6 +27,7 @@ class Task(NamedTuple):
         runs_in: the event loop (async functions), a thread, or a process of its own.
         batch: how many jobs one call gets at most; 0: one job a call, the usual way.
         window: seconds a batch waits for more jobs after its first.
+        policy: which errors are worth another attempt, and when.
     """
 
     name: str
@@ -34,6 +36,7 @@ class Task(NamedTuple):
     timeout: float
     max_attempts: int
     runs_in: RunsIn
+    policy: Policy = USUAL
     batch: int = 0
     window: float = 0.5
 
@@ -46,7 +49,7 @@ MAX_WINDOW: Final = 60.0  # seconds; the broker waits for the acknowledgements m
 _tasks: dict[str, Task] = {}
 
 
-def task(
+def task(  # noqa: PLR0913 - one keyword for each thing a task may say of itself
     name: str,
     *,
     pool: str = "default",
@@ -55,6 +58,9 @@ def task(
     processes: bool = False,
     batch: int = 0,
     window: float = 0.5,
+    retry_on: tuple[type[Exception], ...] | None = None,
+    give_up_on: tuple[type[Exception], ...] = (),
+    backoff: tuple[float, float] | None = None,
 ) -> Callable[[Function], Function]:
     """Register a function for a job type.
 
@@ -70,6 +76,9 @@ def task(
         processes: run it in a process.
         batch: call it with up to so many jobs at once; 0 means one by one.
         window: seconds a batch waits for more jobs after its first.
+        retry_on: the only errors worth another attempt (`Policy.retryable` has the exact order).
+        give_up_on: errors that are not, whatever `retry_on` says.
+        backoff: base and cap in seconds of the exponential backoff; usually 1 and 600.
 
     Raises:
         ConfigurationError: the registration breaks a rule, or the name is taken.
@@ -83,7 +92,8 @@ def task(
             runs_in = "loop"
         if batch and processes:
             raise _broken(name, "a batch cannot run in a process")
-        _add(Task(name, function, pool, timeout, max_attempts, runs_in, batch, window))
+        policy = Policy(retry_on, give_up_on, backoff)
+        _add(Task(name, function, pool, timeout, max_attempts, runs_in, policy, batch, window))
         return function
 
     return register
@@ -98,12 +108,29 @@ def _add(new: Task) -> None:
         "max_attempts must be at least 1": new.max_attempts < 1,
         f"batch must be from 0 to {MAX_BATCH}": not 0 <= new.batch <= MAX_BATCH,
         f"window must be from {SHORTEST:g} to {MAX_WINDOW:g} seconds": not SHORTEST <= new.window <= MAX_WINDOW,
+        "retry_on must be a tuple of exception types": not _types(new.policy.retry_on or ()),
+        "give_up_on must be a tuple of exception types": not _types(new.policy.give_up_on),
+        "retry_on and give_up_on cannot name Retry, Snooze or GiveUp, which always mean the same": _fixed(new.policy),
+        f"backoff must be (base, cap) with 0 <= base <= cap <= {MAX_DELAY:g} seconds": not _delays(new.policy.backoff),
         "the name is taken": known is not None and _place(known.function) != _place(new.function),
     }
     for fault, found in faults.items():
         if found:
             raise _broken(new.name, fault)
     _tasks[new.name] = new
+
+
+def _types(named: object) -> bool:
+    return isinstance(named, tuple) and all(isinstance(one, type) and issubclass(one, Exception) for one in named)
+
+
+def _fixed(policy: Policy) -> bool:
+    lists = [named for named in (policy.retry_on, policy.give_up_on) if isinstance(named, tuple)]
+    return any(issubclass(one, Retry | Snooze | GiveUp) for named in lists for one in named if isinstance(one, type))
+
+
+def _delays(backoff: tuple[float, float] | None) -> bool:
+    return backoff is None or (len(backoff) == 2 and 0 <= backoff[0] <= backoff[1] <= MAX_DELAY)  # noqa: PLR2004 - a pair
 
 
 def _broken(name: str, fault: str) -> ConfigurationError:

@@ -13,10 +13,12 @@ from typing import Any, Final
 
 import structlog
 
-from consumers.attempt import Attempt, Tools, until_stored
+from consumers.attempt import Attempt, Tools
 from consumers.batch import Batches, Host, Seat, Spawn
 from consumers.context import Context
+from consumers.desk import Services
 from consumers.outcome import GiveUp, describe
+from consumers.patience import until_stored
 from consumers.pulse import Pulse
 from consumers.registry import Task
 from consumers.threads import Slots
@@ -116,6 +118,7 @@ class Worker:
                     slots=self._slots,
                     pulse=Pulse(self._settings.lease),
                     attachments=attachments,
+                    services=Services.of(self._store.redis),
                 )
                 # The queues stand before the types are known: a submission must not meet a missing queue.
                 if await self._unless_stopped(self._queue.declare(self._plan.pool)):

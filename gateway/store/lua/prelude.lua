@@ -95,7 +95,7 @@ end
 -- Not \9, \10 and \13, which may stand between the tokens of JSON.
 local TERMS = {
   ['\1'] = '{"specversion":"1.0","id":"\30-', ['\2'] = '","source":"/v1/jobs","type":"job.',
-  ['\3'] = ',"time":"', ['\4'] = '","sequence":"', ['\5'] = '","subject":"\30"', ['\6'] = ',"traceparent":"00-\31-',
+  ['\3'] = ',"time":"', ['\4'] = '","sequence":"', ['\5'] = '","subject":"\30","dataschema":"urn:gateway:schema:job:', ['\6'] = ',"traceparent":"00-\31-',
   ['\7'] = '","datacontenttype":"application/json","data":', ['\8'] = '{"id":"\30","type":"',
   ['\11'] = '","tenant":"default","owner":', ['\12'] = ',"channels":[],"priority":"',
   ['\14'] = '","callback_url":null,"trace_id":"\31","links":{"self":"/v1/jobs/\30","events":"/v1/jobs/\30/events",'
