@@ -9,7 +9,7 @@ import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
 from redis.asyncio import Redis
@@ -27,6 +27,21 @@ from tests.support.waiting import eventually
 SETTLED = 90.0  # seconds until everything has ended after a fault
 MARKERS = 6
 LISTENERS = 2  # of each kind
+
+
+class Servers(NamedTuple):
+    """URLs of a Redis and a RabbitMQ."""
+
+    redis: str
+    amqp: str
+
+    @property
+    def redis_port(self) -> int:
+        return urlsplit(self.redis).port or 0
+
+    @property
+    def amqp_port(self) -> int:
+        return urlsplit(self.amqp).port or 0
 
 
 class JobScene:
@@ -74,6 +89,16 @@ class JobScene:
         async with client(self.url) as http:
             return (await http.get("/readyz")).status_code == 200
 
+    def may_forget(self) -> None:
+        """Redis is about to lose something."""
+        self.lossy = self.load.forgetful = True
+
+    async def run_again(self, count: int) -> None:
+        """Have the first jobs run once more."""
+        async with client(self.url) as http:
+            for job_id in list(self.load.accepted.values())[:count]:
+                (await http.post(f"/v1/jobs/{job_id}/retry")).raise_for_status()
+
     async def settled(self, limit: float = SETTLED) -> None:
         """Wait until nothing is left to be done."""
 
@@ -119,6 +144,8 @@ class JobScene:
         for listener in self.listeners:
             if listener.wrong or (repeats := listener.repeats()):
                 audit.wrong.append(f"a listener saw {listener.wrong or repeats}")
+            if listener.missing != listener.skipped:
+                audit.wrong.append(f"a listener missed {listener.missing} events and was told of {listener.skipped}")
             missed = audit.ends - set(listener.ends)
             if missed and not listener.told:
                 audit.wrong.append(f"a listener missed {len(missed)} ends and was not told: {sorted(missed)[:3]}")
@@ -162,21 +189,20 @@ def environment(pool: str, receiver: Receiver) -> dict[str, str]:
 
 @asynccontextmanager
 async def job_scene(
-    redis_url: str, amqp_url: str, folder: Path, *, workers: int = 3, gateway: dict[str, str] | None = None
+    servers: Servers, folder: Path, *, workers: int = 3, gateway: dict[str, str] | None = None
 ) -> AsyncIterator[JobScene]:
     """A gateway with listeners, and workers, on servers of which Redis is empty.
 
     Args:
-        redis_url: as the workers and the audit see it.
-        amqp_url: the same.
+        servers: as the workers and the audit see them.
         folder: for attachments.
         workers: how many to start with.
         gateway: variables of the gateway alone: its own ways to the servers.
     """
     pool = f"p{secrets.token_hex(4)}"
-    await limbo.no_dead_letters(amqp_url)
-    async with Receiver() as receiver, Redis.from_url(redis_url) as redis:
-        with stack(redis_url, amqp_url, folder, **environment(pool, receiver)) as product:
+    await limbo.no_dead_letters(servers.amqp)
+    async with Receiver() as receiver, Redis.from_url(servers.redis) as redis:
+        with stack(servers.redis, servers.amqp, folder, **environment(pool, receiver)) as product:
             scene = JobScene(product, redis, pool, receiver)
             try:
                 (_, scene.url), _ = await asyncio.gather(

@@ -15,6 +15,8 @@ class Listener(Subscriber):
     """Numbers the events it sees, so that nothing but repeats of an id and missing ids is left to look for."""
 
     heard: list[tuple[str, str]]
+    missing = 0  # offsets that did not come
+    skipped = 0  # superseded progress that was left out because the reader was slow, as its successors say
 
     def number_of(self, event: dict[str, Any]) -> int:
         self.heard.append((event["id"], event["type"]))
@@ -49,6 +51,15 @@ class JobSocket(Listener, Socket):
     def decoded(self, payload: bytes) -> None:
         """Say that every message is to be read in full."""
         del payload
+
+    def _publication(self, pub: dict[str, Any]) -> None:
+        assert self.position is not None
+        self.skipped += int(pub.get("tags", {}).get("skipped", 0))
+        ahead = pub["offset"] - self.position[1] - 1
+        if ahead > 0:
+            self.missing += ahead
+            self.position = (self.position[0], pub["offset"] - 1)
+        super()._publication(pub)
 
 
 class JobStream(Listener, Stream):

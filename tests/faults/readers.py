@@ -105,12 +105,11 @@ class Socket(Subscriber):
                 self._publication(pub)
 
     def _publication(self, pub: dict[str, Any]) -> None:
-        skipped = int(pub.get("tags", {}).get("skipped", 0))  # superseded progress, and the successor says so
-        self._take(pub["offset"], self.number_of(pub["data"]), skipped)
+        self._take(pub["offset"], self.number_of(pub["data"]))
 
-    def _take(self, offset: int, number: int, skipped: int = 0) -> None:
+    def _take(self, offset: int, number: int) -> None:
         assert self.position is not None
-        if offset != self.position[1] + 1 + skipped:
+        if offset != self.position[1] + 1:
             self.wrong.append(f"offset {offset} after {self.position[1]}")
         self.position = (self.position[0], offset)
         self.see(number)

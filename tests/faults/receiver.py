@@ -34,11 +34,9 @@ class Receiver:
         """How many calls had none, because the key had come before."""
         return self.calls.total() - len(self.calls)
 
-    async def holding(self, count: int, limit: float = 30) -> None:
-        """Close the gate, and wait until so many new keys have come."""
-        self.gate.clear()
-        wanted = len(self.calls) + count
-        await eventually(lambda: len(self.calls) >= wanted, limit)
+    async def reached(self, count: int, limit: float = 30) -> None:
+        """Wait until so many keys have come."""
+        await eventually(lambda: len(self.calls) >= count, limit)
 
     async def __aenter__(self) -> Self:
         self._server = await asyncio.start_server(self._on_connection, "127.0.0.1", 0)

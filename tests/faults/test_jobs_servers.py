@@ -1,0 +1,111 @@
+"""RabbitMQ and Redis are stopped, killed and put back to less, under load: what was accepted ends once."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+
+import pytest
+
+from gateway.jobs.rabbitmq import RabbitQueue
+from tests.faults.jobs import Servers, job_scene
+from tests.support.servers import RabbitServer, RedisServer
+from tests.support.waiting import eventually
+
+SHORT, LONG = pytest.mark.faults, [pytest.mark.faults_long, pytest.mark.timeout(540)]
+RATE = 60
+
+
+async def down_for(server: RabbitServer | RedisServer, seconds: float, *, killed: bool) -> None:
+    await asyncio.to_thread(server.kill if killed else server.stop)
+    await asyncio.sleep(seconds)  # the length of the outage is the point
+    await asyncio.to_thread(server.start)
+
+
+@pytest.mark.parametrize(
+    ("count", "seconds", "kills"), [pytest.param(250, 3, 1, marks=SHORT), pytest.param(3000, 20, 5, marks=LONG)]
+)
+async def test_rabbitmq_stopped_and_killed(
+    servers: Servers, own_rabbit: RabbitServer, tmp_path: Path, count: int, seconds: float, kills: int
+) -> None:
+    async with job_scene(servers._replace(amqp=own_rabbit.url), tmp_path, workers=2) as here:
+        # RabbitMQ 3.10 can lose the term of a quorum queue declared a second before a kill -9: give it an orderly past.
+        await asyncio.to_thread(own_rabbit.restart)
+        async with here.load.running(count, RATE, seconds=0.1, failing=20):
+            await here.load.reached(count // 5)
+            await down_for(own_rabbit, seconds, killed=False)
+            for number in range(kills):
+                await here.load.reached((number + 2) * count // (kills + 2))
+                await down_for(own_rabbit, 0, killed=True)
+        assert here.load.answers == {202: here.load.answers.total()}, "nobody who submits hears of it"
+        await here.finish(f"RabbitMQ stopped for {seconds} s, and killed")
+
+
+@pytest.mark.parametrize(("count", "times"), [pytest.param(250, 1, marks=SHORT), pytest.param(3000, 8, marks=LONG)])
+async def test_redis_restarted_and_killed(amqp_url: str, tmp_path: Path, count: int, times: int) -> None:
+    """Every write is on disk before it is answered (`appendfsync always`): nothing at all may be lost."""
+    with RedisServer(appendfsync="always") as server:
+        async with job_scene(Servers(server.url, amqp_url), tmp_path, workers=2) as here:
+            async with here.load.running(count, RATE, seconds=0.1, failing=20):
+                for number in range(2 * times):
+                    await here.load.reached((number + 1) * count // (2 * times + 1))
+                    await down_for(server, 1, killed=number % 2 == 1)
+            assert here.load.answers[503], "Redis was missed"
+            await here.finish("Redis restarted and killed, with every write synced")
+            assert all(len(listener.told) >= 2 * times for listener in here.listeners)
+
+
+@pytest.mark.parametrize(("count", "times"), [pytest.param(250, 2, marks=SHORT), pytest.param(3000, 15, marks=LONG)])
+async def test_redis_killed_as_operators_run_it(
+    own_redis: RedisServer, amqp_url: str, tmp_path: Path, count: int, times: int
+) -> None:
+    """Writes are on disk within a second (`everysec`): what the machine had taken survives the process."""
+    async with job_scene(Servers(own_redis.url, amqp_url), tmp_path, workers=2) as here:
+        here.may_forget()
+        async with here.load.running(count, RATE, seconds=0.1):
+            for number in range(times):
+                await here.load.reached((number + 1) * count // (times + 1))
+                await down_for(own_redis, 0.5, killed=True)
+        await here.finish("Redis killed, synced every second")
+
+
+@pytest.mark.parametrize(("count", "times"), [pytest.param(250, 1, marks=SHORT), pytest.param(3000, 10, marks=LONG)])
+async def test_redis_back_with_less(
+    own_redis: RedisServer, amqp_url: str, tmp_path: Path, count: int, times: int
+) -> None:
+    """The last second of everything is forgotten, as when the machine fails."""
+    async with job_scene(Servers(own_redis.url, amqp_url), tmp_path, workers=2) as here:
+        here.may_forget()
+        async with here.load.running(count, RATE, seconds=0.1):
+            for number in range(times):
+                await here.load.reached((number + 1) * count // (times + 1))
+                own_redis.keep()
+                await asyncio.sleep(1)  # what happens meanwhile is lost
+                await asyncio.to_thread(own_redis.kill)
+                own_redis.rewind()
+                await asyncio.to_thread(own_redis.start)
+        await here.finish("Redis back with less")
+
+
+@pytest.mark.parametrize("count", [pytest.param(100, marks=SHORT)])
+async def test_workers_take_nothing_while_redis_is_away(
+    own_redis: RedisServer, amqp_url: str, tmp_path: Path, count: int
+) -> None:
+    async with job_scene(Servers(own_redis.url, amqp_url), tmp_path, workers=0) as here:
+        worker = await here.worker("--concurrency", "5")
+        here.receiver.gate.clear()
+        await here.load.submit(count, seconds=0)
+        await here.receiver.reached(5)
+        await asyncio.to_thread(own_redis.stop)
+        here.receiver.gate.set()
+        assert not await here.ready()
+        async with RabbitQueue(amqp_url) as queue:
+            # Five run, and wait to be recorded; at most five more may be in the worker's hands.
+            await eventually(lambda: len(here.lines("store.waiting")) >= 10)
+            assert sum((await queue.depth(here.pool)).values()) >= count - 10
+            assert len(here.receiver.calls) == 5
+            await asyncio.to_thread(own_redis.start)
+            await eventually(here.ready, 30)
+        await here.settled()
+        assert here.workers == [worker], "it went on by itself"
+        await here.finish("workers without Redis")
