@@ -24,7 +24,7 @@ def _script(name: str) -> Script:
 _SUBMIT, _SETTLE, _QUEUED, _WITHDRAW = map(_script, ("submit", "settle", "queued", "withdraw"))
 _CLAIM, _HEARTBEAT, _ADVANCE, _DUE = map(_script, ("claim", "heartbeat", "advance", "due"))
 _JOB, _RESULT, _LIST, _PURGE, _REQUEUE = map(_script, ("job", "result", "list", "purge", "requeue"))
-_CANCEL, _RERUN = map(_script, ("cancel", "rerun"))
+_CANCEL, _RERUN, _RECHECK = map(_script, ("cancel", "rerun", "recheck"))
 
 _REBUILD_LEASE_MS = 60_000  # the claim that follows takes it over at once; should it not, the due set does
 SCAN = 2000  # index entries one page of a list may look at
@@ -243,6 +243,10 @@ class JobStore:
     async def requeue(self, tag: str, pool: str, *, limit: int = 500) -> int:
         """Make due again what a queue that forgot its messages held; returns how many there were."""
         return int(await self._store.run(_REQUEUE, tag, pool=pool, limit=limit))
+
+    async def recheck(self, tag: str, *, delay: float, limit: int = 1000) -> bool:
+        """After Redis came back, have queued jobs looked at in `delay` seconds; returns whether there are more."""
+        return bool(await self._store.run(_RECHECK, tag, delay_ms=int(delay * 1000), limit=limit))
 
     def tags(self) -> list[str]:
         """Return the tags of all shards."""

@@ -99,6 +99,14 @@ class JobScene:
             for job_id in list(self.load.accepted.values())[:count]:
                 (await http.post(f"/v1/jobs/{job_id}/retry")).raise_for_status()
 
+    async def ended(self, count: int, limit: float = SETTLED) -> None:
+        """Wait until so many jobs have succeeded."""
+
+        async def reached() -> bool:
+            return await limbo.successes(self.redis) >= count
+
+        await eventually(reached, limit)
+
     async def settled(self, limit: float = SETTLED) -> None:
         """Wait until nothing is left to be done."""
 

@@ -30,6 +30,11 @@ async def open_jobs(redis: Redis, pool: str) -> dict[str, int]:
     return {name: count for name, count in counts.items() if count}
 
 
+async def successes(redis: Redis) -> int:
+    """Return how many jobs have succeeded."""
+    return int(await redis.zcard(f"{TAG}ix:{TENANT}:s:succeeded"))
+
+
 async def stray_keys(redis: Redis, jobs: Collection[str]) -> list[str]:
     """Return keys about single jobs that no kept job explains: leases, locks, halves of what was lost."""
     found = []

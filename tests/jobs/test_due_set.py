@@ -94,6 +94,42 @@ async def test_a_queued_job_whose_message_is_lost_is_handed_out_again(bench: Ben
     assert isinstance(await bench.claim(again), Claim)
 
 
+async def test_after_a_restart_queued_jobs_are_looked_at_soon_and_once(bench: Bench, redis: Redis) -> None:
+    """The server may have forgotten that their messages were taken and their jobs run."""
+    await bench.jobs.recheck(bench.tag, delay=0)
+    ids = []
+    for _ in range(25):
+        job_id, message, _ = await bench.submit()
+        assert message is not None
+        await bench.jobs.queued(message)
+        ids.append(job_id)
+    await bench.running()
+    assert not await bench.jobs.recheck(bench.tag, delay=0)
+    assert not (await bench.jobs.due(bench.tag, limit=100, lease=5, publish=True)).messages
+    await redis.hset(bench.tag + "gen", "run", "another")  # as a new process finds it
+    calls = 1
+    while await bench.jobs.recheck(bench.tag, delay=0, limit=10):
+        calls += 1
+    assert calls >= 3
+    found = await bench.jobs.due(bench.tag, limit=100, lease=5, publish=True)
+    assert sorted(message.id for message in found.messages) == ids
+    assert not found.lost
+    for message in found.messages:
+        await bench.jobs.queued(message)
+    assert not await bench.jobs.recheck(bench.tag, delay=0)
+    assert not (await bench.jobs.due(bench.tag, limit=100, lease=5, publish=True)).messages
+
+
+async def test_many_jobs_queued_in_one_millisecond_do_not_stop_the_recheck(bench: Bench, redis: Redis) -> None:
+    await redis.zadd(f"{bench.tag}queued:default", {f"{TENANT} job_{number}": 5 for number in range(30)})
+    for _ in range(10):
+        if not await bench.jobs.recheck(bench.tag, delay=0, limit=10):
+            break
+    else:
+        raise AssertionError("it goes round in circles")
+    assert not await redis.zcard(bench.tag + "due"), "what is not due is not made so"
+
+
 async def test_ttl_ends_with_the_start(bench: Bench) -> None:
     job_id, message, _ = await bench.submit(ttl_ms=200)
     assert message is not None

@@ -10,7 +10,7 @@
 --   s  what never changes, as the beginning of the job's JSON
 --   i  input   a  attempts, JSON objects joined by commas   r  result when it is stored apart
 -- Indexes: ix:<tenant>:{all | s:<status> | t:<type> | o:<owner>} by id (ids sort by time); open {tenant: count};
--- due (by time) and ended (by end) and queued:<pool> (by time) hold '<tenant> <id>'.
+-- recheck {pool: since}; due (by time) and ended (by end) and queued:<pool> (by time) hold '<tenant> <id>'.
 
 local function job_key(tenant, id) return P .. 'job:' .. tenant .. ':' .. id end
 local function index_key(tenant, what) return P .. 'ix:' .. tenant .. ':' .. what end
@@ -103,7 +103,7 @@ local function due_at(j, ms)
 end
 
 -- A queued job is looked at again after an hour, then after twice its age: should the broker have lost its message, or
--- buried it, the job is published again, and the claim drops what is one too many.
+-- buried it, the job is published again, and the claim drops what is one too many. (After a restart: recheck.lua.)
 local AUDIT = 3600 * 1000
 local function audit(j) due_at(j, NOW + math.max(AUDIT, NOW - j.qa)) end
 
