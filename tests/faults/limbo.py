@@ -8,6 +8,7 @@ from typing import cast
 import aio_pika
 from aio_pika.exceptions import ChannelNotFoundEntity
 from redis.asyncio import Redis
+from redis.exceptions import ConnectionError as RedisConnectionError
 
 from gateway.jobs.model import PRIORITIES, STATES, TERMINAL
 from gateway.jobs.topology import DEAD_LETTERS, queue_name
@@ -19,6 +20,13 @@ KEPT = {"job", "log", "meta"}  # families of keys that bear a job's id for as lo
 
 async def open_jobs(redis: Redis, pool: str) -> dict[str, int]:
     """Return what says that something is still to be done, by its name; empty when nothing is."""
+    try:
+        return await _open_jobs(redis, pool)
+    except RedisConnectionError:  # it was restarted meanwhile, or is being so
+        return {"no answer": 1}
+
+
+async def _open_jobs(redis: Redis, pool: str) -> dict[str, int]:
     counted = await cast("Awaitable[bytes | None]", redis.hget(f"{TAG}open", TENANT))
     counts = {
         "due": await redis.zcard(f"{TAG}due"),
@@ -32,7 +40,10 @@ async def open_jobs(redis: Redis, pool: str) -> dict[str, int]:
 
 async def successes(redis: Redis) -> int:
     """Return how many jobs have succeeded."""
-    return int(await redis.zcard(f"{TAG}ix:{TENANT}:s:succeeded"))
+    try:
+        return int(await redis.zcard(f"{TAG}ix:{TENANT}:s:succeeded"))
+    except RedisConnectionError:
+        return 0
 
 
 async def stray_keys(redis: Redis, jobs: Collection[str]) -> list[str]:
