@@ -71,6 +71,7 @@ class Reaper:
             publish=self._queue.healthy(),
             blocked=[name for name, (until, _) in self._pauses.items() if until > now],
             put_off=random.uniform(*PUT_OFF),  # noqa: S311 - jitter
+            grace=self._settings.lease,
         )
         if due.lost:
             log.warning("reaper.leases_lost", count=due.lost)

@@ -187,6 +187,7 @@ class JobStore:
         publish: bool,
         blocked: Collection[str] = (),
         put_off: float = 1.0,
+        grace: float = 0.0,
     ) -> Due:
         """Act on what is due in one shard: recover lost leases, expire, hand out what is to be published.
 
@@ -197,6 +198,7 @@ class JobStore:
             publish: False while the broker is away.
             blocked: `<pool>.<priority>` of queues that are full.
             put_off: seconds to put off what cannot be published now.
+            grace: seconds until a worker that could not be heard, because nobody was, is taken for lost: a lease.
         """
         next_ms, lost, failed, *packed = await self._store.run(
             _DUE,
@@ -206,6 +208,7 @@ class JobStore:
             publish=publish,
             blocked=dict.fromkeys(blocked, True),
             put_off_ms=int(put_off * 1000),
+            grace_ms=int(grace * 1000),
         )
         return Due(next_ms, lost, failed.decode().splitlines(), [decode_message(item) for item in packed])
 

@@ -145,8 +145,8 @@ class Stack:
         url, _, key = process.wait_for("Dashboard").split()[-1].partition("/#key=")
         return process, url, key
 
-    def worker(self, *options: str, module: str = "consumers.examples", **changes: str) -> Process:
-        process = self.run("consumers", "run", module, *options, **changes)
+    def worker(self, *options: str, module: str = "consumers.examples") -> Process:
+        process = self.run("consumers", "run", module, *options)
         process.wait_for("worker.registered")
         return process
 

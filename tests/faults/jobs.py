@@ -62,12 +62,16 @@ class JobScene:
         self.url = ""
         self._began = time.monotonic()
 
+    def start_worker(self, *options: str, **changes: str) -> Process:
+        """Start a worker; returns at once."""
+        started = self.product.run("consumers", "run", work.__name__, "--pool", self.pool, *options, **changes)
+        self.workers.append(started)
+        return started
+
     async def worker(self, *options: str, **changes: str) -> Process:
         """Start a worker; returns when it has told its types."""
-        started = await asyncio.to_thread(
-            self.product.worker, "--pool", self.pool, *options, module=work.__name__, **changes
-        )
-        self.workers.append(started)
+        started = self.start_worker(*options, **changes)
+        await asyncio.to_thread(started.wait_for, "worker.registered")
         return started
 
     async def several(self, count: int, **changes: str) -> None:

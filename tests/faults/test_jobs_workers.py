@@ -21,6 +21,7 @@ SHORT, LONG = pytest.mark.faults, [pytest.mark.faults_long, pytest.mark.timeout(
 RATE = 80  # submissions a second
 CLOCK = Path(__file__).with_name("clock")
 HOUR = 3600
+CALM = {"GATEWAY_LEASE": "60"}  # where attempts are counted exactly, a machine that is busy must not cost a lease
 
 
 @pytest.mark.parametrize(("count", "kills"), [pytest.param(250, 3, marks=SHORT), pytest.param(3000, 40, marks=LONG)])
@@ -41,7 +42,7 @@ async def test_killed_between_record_and_acknowledgement(
 ) -> None:
     async with TcpProxy(servers.amqp_port) as proxy, job_scene(servers, tmp_path, workers=0) as here:
         for number in range(1, rounds + 1):
-            doomed = await here.worker("--concurrency", str(size), GATEWAY_AMQP_URL=proxy.url(servers.amqp))
+            doomed = await here.worker("--concurrency", str(size), GATEWAY_AMQP_URL=proxy.url(servers.amqp), **CALM)
             here.receiver.gate.clear()
             await here.load.submit(size, seconds=0)
             await here.receiver.reached(number * size)
@@ -97,7 +98,8 @@ def moment(text: str) -> float:
 
 @pytest.mark.parametrize("count", [pytest.param(250, marks=SHORT), pytest.param(3000, marks=LONG)])
 async def test_every_message_twice_and_again_at_the_end(servers: Servers, tmp_path: Path, count: int) -> None:
-    async with job_scene(servers, tmp_path, workers=2) as here:
+    async with job_scene(servers, tmp_path, workers=0) as here:
+        await here.several(2, **CALM)
         async with copying(servers.amqp, here.pool) as copier:
             async with here.load.running(count, RATE, failing=4):
                 await here.load.reached(count // 2)
@@ -107,8 +109,9 @@ async def test_every_message_twice_and_again_at_the_end(servers: Servers, tmp_pa
             await copier.again()
             await here.settled()
             await copier.again()
-            await eventually(lambda: len(here.lines("worker.dropped")) == copier.delivered, 30)
+            await eventually(lambda: len(here.lines("worker.dropped")) >= copier.delivered, 30)
         audit = await here.finish("every message twice")
         assert audit.outcomes["succeeded"] == count + count // 10 + 1
-        assert audit.attempts == copier.kept + 1
+        # Each delivery was an attempt or was dropped; the last job came when nobody copied any more.
+        assert audit.attempts - 1 + len(here.lines("worker.dropped")) == copier.kept + copier.delivered
         assert here.receiver.repeats == 0

@@ -1,9 +1,24 @@
 -- Act on what is due. A: limit, lease_ms (for whoever publishes), publish (false while the broker is away), blocked
--- (set of '<pool>.<priority>' whose queue is full), put_off_ms (for what cannot be published now).
+-- (set of '<pool>.<priority>' whose queue is full), put_off_ms (for what cannot be published now), grace_ms (a lease).
 -- Answers {ms until the next entry, or -1; number of lost leases; entries that failed, one a line; messages …}.
 generation()   -- a new master learns within a moment that it is one, also when nobody publishes
 local answer, lost, failed, size = {0, 0, ''}, 0, '', 0
 local MOST = 4 * 1024 * 1024   -- bytes of messages in one answer
+
+-- While nobody could ask, nobody could beat: a server that was away says nothing about the workers. After a silence of
+-- all reapers whoever holds a job gets a lease more to be heard, at most half of the time.
+local function grace_until()
+  local gen = P .. 'gen'
+  local known = redis.call('HMGET', gen, 'asked', 'grace')
+  local silence, grace = NOW - tonumber(known[1] or NOW), tonumber(known[2] or 0)
+  if silence > A.grace_ms / 3 and NOW > grace + A.grace_ms then
+    grace = NOW + A.grace_ms
+    redis.call('HSET', gen, 'grace', grace)
+  end
+  if not known[1] or silence > A.grace_ms / 10 then redis.call('HSET', gen, 'asked', NOW) end
+  return grace
+end
+local grace = grace_until()
 
 local function recover(j)
   lost = lost + 1
@@ -40,6 +55,8 @@ local function act(entry)
     redis.call('ZREM', P .. 'due', entry)
   elseif j.ea and j.ea <= NOW and allowed(j, 'expired') then
     expire(j)
+  elseif HELD[j.st] and NOW < grace then
+    due_at(j, grace)
   elseif HELD[j.st] then
     recover(j)
     save_job(j)
