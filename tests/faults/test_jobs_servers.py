@@ -57,7 +57,7 @@ async def test_redis_restarted_and_killed(amqp_url: str, tmp_path: Path, count: 
             assert all(listener.told for listener in here.listeners)
 
 
-@pytest.mark.parametrize(("count", "times"), [pytest.param(250, 2, marks=SHORT), pytest.param(3000, 15, marks=LONG)])
+@pytest.mark.parametrize(("count", "times"), [pytest.param(3000, 15, marks=LONG)])
 async def test_redis_killed_as_operators_run_it(
     own_redis: RedisServer, amqp_url: str, tmp_path: Path, count: int, times: int
 ) -> None:
@@ -71,7 +71,7 @@ async def test_redis_killed_as_operators_run_it(
         await here.finish("Redis killed, synced every second")
 
 
-@pytest.mark.parametrize(("count", "times"), [pytest.param(250, 1, marks=SHORT), pytest.param(3000, 10, marks=LONG)])
+@pytest.mark.parametrize(("count", "times"), [pytest.param(150, 1, marks=SHORT), pytest.param(3000, 10, marks=LONG)])
 async def test_redis_back_with_less(
     own_redis: RedisServer, amqp_url: str, tmp_path: Path, count: int, times: int
 ) -> None:

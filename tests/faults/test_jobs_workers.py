@@ -24,9 +24,9 @@ HOUR = 3600
 CALM = {"GATEWAY_LEASE": "60"}  # where attempts are counted exactly, a machine that is busy must not cost a lease
 
 
-@pytest.mark.parametrize(("count", "kills"), [pytest.param(250, 3, marks=SHORT), pytest.param(3000, 40, marks=LONG)])
+@pytest.mark.parametrize(("count", "kills"), [pytest.param(250, 2, marks=SHORT), pytest.param(3000, 40, marks=LONG)])
 async def test_killed_in_the_middle(servers: Servers, tmp_path: Path, count: int, kills: int) -> None:
-    async with job_scene(servers, tmp_path) as here:
+    async with job_scene(servers, tmp_path, workers=2) as here:
         async with here.load.running(count, RATE, seconds=0.2, failing=10):
             for number in range(kills):
                 await here.load.reached((number + 1) * count // (kills + 1))
