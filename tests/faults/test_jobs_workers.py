@@ -96,7 +96,7 @@ def moment(text: str) -> float:
     return datetime.fromisoformat(text).timestamp()
 
 
-@pytest.mark.parametrize("count", [pytest.param(250, marks=SHORT), pytest.param(3000, marks=LONG)])
+@pytest.mark.parametrize("count", [pytest.param(120, marks=SHORT), pytest.param(3000, marks=LONG)])
 async def test_every_message_twice_and_again_at_the_end(servers: Servers, tmp_path: Path, count: int) -> None:
     async with job_scene(servers, tmp_path, workers=0) as here:
         await here.several(2, **CALM)
