@@ -10,7 +10,7 @@
 --   s  what never changes, as the beginning of the job's JSON
 --   i  input   a  attempts, JSON objects joined by commas   r  result when it is stored apart
 -- Indexes: ix:<tenant>:{all | s:<status> | t:<type> | o:<owner>} by id (ids sort by time); open {tenant: count};
--- recheck {pool: since}; due (by time) and ended (by end) and queued:<pool> (by time) hold '<tenant> <id>'.
+-- due (by time) and ended (by end) and queued:<pool> (by time) hold '<tenant> <id>'.
 
 local function job_key(tenant, id) return P .. 'job:' .. tenant .. ':' .. id end
 local function index_key(tenant, what) return P .. 'ix:' .. tenant .. ':' .. what end
