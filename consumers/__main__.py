@@ -16,7 +16,7 @@ from consumers.registry import load as load_tasks
 from consumers.worker import Plan, Worker, WorkerStuck
 from gateway import __version__
 from gateway.errors import ConfigurationError
-from gateway.jobs.attachments import Attachments
+from gateway.jobs.attachments import open_attachments
 from gateway.jobs.queues import open_queue
 from gateway.jobs.reaper import Reaper
 from gateway.jobs.rebuild import Rebuilder
@@ -53,7 +53,7 @@ async def _work(module: str, pool: str, concurrency: int, grace: float) -> None:
     tasks = load_tasks(module)
     if not any(task.pool == pool for task in tasks.values()):
         raise ConfigurationError(f"the module {module!r} registers no task of the pool {pool!r}")
-    async with Store.open(settings) as store, open_queue(settings) as queue:
+    async with Store.open(settings) as store, open_queue(settings) as queue, open_attachments(settings) as files:
         await store.check_at_start()
         jobs = JobStore(store)
         plan = Plan(tasks=tasks, module=module, pool=pool, concurrency=concurrency, grace=grace)
@@ -61,7 +61,7 @@ async def _work(module: str, pool: str, concurrency: int, grace: float) -> None:
         loop = asyncio.get_running_loop()
         for number in (signal.SIGINT, signal.SIGTERM):
             loop.add_signal_handler(number, worker.stop)
-        reaper = Reaper(jobs, queue, settings, Attachments(settings.attachments_dir).forget)
+        reaper = Reaper(jobs, queue, settings, files.forget)
         async with Supervisor() as supervisor:
             supervisor.keep("reaper", reaper.run)
             await worker.run()

@@ -19,6 +19,7 @@ from consumers.registry import Task
 from consumers.severing import Severable
 from consumers.threads import Slots
 from gateway.errors import GatewayError, StaleFence, StoreUnavailable
+from gateway.jobs.attachments import Attachments
 from gateway.jobs.model import INLINE_RESULT
 from gateway.jobs.queue import Message
 from gateway.jobs.records import Claim
@@ -43,6 +44,7 @@ class Tools:
     settings: Settings
     module: str
     slots: Slots
+    attachments: Attachments
 
 
 class Attempt:

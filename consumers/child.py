@@ -19,7 +19,6 @@ import msgspec
 from consumers.context import MAX_PROGRESS_MESSAGE, Attached, Cancelled, TaskSettings
 from consumers.outcome import GiveUp, Retry, encode_result, printable, shown
 from consumers.registry import load
-from gateway.jobs.attachments import MAX_BYTES
 from gateway.settings import PREFIX
 
 Pipe = multiprocessing.connection.Connection
@@ -129,8 +128,9 @@ class ChildContext:
             Cancelled: the job is no longer this attempt's.
             AttachFailed: it could not be stored.
         """
-        if len(data) > MAX_BYTES:
-            raise GiveUp(f"an attachment may have at most {MAX_BYTES} bytes")
+        limit = self.settings.max_attachment_bytes  # the pipe takes no larger message
+        if len(data) > limit:
+            raise GiveUp(f"an attachment may have at most {limit} bytes")
         with self._lock:
             self._pipe.send_bytes(encode(Attach(name, data, content_type)))
             answer = _answers.decode(self._pipe.recv_bytes())

@@ -36,9 +36,11 @@ class TaskSettings(msgspec.Struct, frozen=True):
 
     Attributes:
         webhook_allow: CIDRs the outbound address guard lets through although they are not public.
+        max_attachment_bytes: largest attachment.
     """
 
     webhook_allow: tuple[str, ...] = ()
+    max_attachment_bytes: int = 64 * 1024 * 1024
 
 
 class Context:
@@ -62,7 +64,7 @@ class Context:
         self.run = message.run
         self.attempt = message.attempt
         self.max_attempts = max_attempts
-        self.settings = TaskSettings(settings.webhook_allow)
+        self.settings = TaskSettings(settings.webhook_allow, settings.max_attachment_bytes)
         self.cancelled = False
         self._attachments = attachments
         self._loop = asyncio.get_running_loop()
@@ -102,7 +104,8 @@ class Context:
 
         Raises:
             InvalidFields: the name or the media type breaks a rule.
-            BodyTooLarge: over 64 MiB, or over 100 files.
+            BodyTooLarge: over `settings.max_attachment_bytes`, or over 100 files.
+            FilesUnavailable: where attachments are kept is away.
             Cancelled: nobody wants the result any more.
         """
         self._check()

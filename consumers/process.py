@@ -30,8 +30,7 @@ from consumers.context import Cancelled, Context
 from consumers.outcome import GiveUp, Retry, printable
 from consumers.registry import Task
 from consumers.threads import start_thread
-from gateway.errors import GatewayError
-from gateway.jobs.attachments import MAX_BYTES
+from gateway.errors import FilesUnavailable, GatewayError
 
 log = structlog.get_logger(__name__)
 
@@ -68,7 +67,7 @@ async def run_in_process(task: Task, module: str, ctx: Context, job_input: bytes
         GiveUp, Retry, RemoteError: as the task raised.
         ProcessDied: the process ended without an answer.
     """
-    process = _Process(task, module, ctx, max(max_result, MAX_BYTES) + OVERHEAD)
+    process = _Process(task, module, ctx, max(max_result, ctx.settings.max_attachment_bytes) + OVERHEAD)
     running = start_thread(process.run, job_input)
     try:
         return cast("bytes", (await asyncio.shield(running)).result())
@@ -175,6 +174,8 @@ def _attach(ctx: Context, asked: Attach) -> Kept | Refused:
         return Kept(**ctx.attach_sync(asked.name, asked.data, asked.content_type))
     except Cancelled as error:
         return Refused("cancelled", str(error))
+    except FilesUnavailable as error:
+        return Refused("failed", str(error))
     except GatewayError as error:
         return Refused("rule", "; ".join([str(error), *(f"{at}: {rule}" for at, rule in error.errors)]))
     except Exception as error:

@@ -19,7 +19,7 @@ from consumers.outcome import GiveUp, describe
 from consumers.registry import Task
 from consumers.threads import Slots
 from gateway.errors import Conflict, GatewayError, StaleFence, StoreUnavailable
-from gateway.jobs.attachments import Attachments
+from gateway.jobs.attachments import open_attachments
 from gateway.jobs.model import PRIORITIES
 from gateway.jobs.queue import Delivery, JobQueue, Message
 from gateway.jobs.rebuild import Rebuilder
@@ -67,7 +67,6 @@ class Worker:
         self._settings = settings
         self._plan = plan
         self._tasks = {name: task for name, task in plan.tasks.items() if task.pool == plan.pool}
-        self._attachments = Attachments(settings.attachments_dir)
         self._slots = Slots(plan.concurrency, self._give_up)
         self._stuck = False
         self._running: set[Attempt] = set()
@@ -106,9 +105,15 @@ class Worker:
         Raises:
             WorkerStuck: no job can run any more in this process; what else ran has been finished or given back.
         """
-        tools = Tools(store=self._store, settings=self._settings, module=self._plan.module, slots=self._slots)
         try:
-            async with asyncio.TaskGroup() as tasks:
+            async with open_attachments(self._settings) as attachments, asyncio.TaskGroup() as tasks:
+                tools = Tools(
+                    store=self._store,
+                    settings=self._settings,
+                    module=self._plan.module,
+                    slots=self._slots,
+                    attachments=attachments,
+                )
                 # The queues stand before the types are known: a submission must not meet a missing queue.
                 if await self._unless_stopped(self._queue.declare(self._plan.pool)):
                     announcing = tasks.create_task(self._announce())
@@ -238,7 +243,7 @@ class Worker:
         if task is None:
             await self._refuse(message, claim)
             return
-        ctx = Context(message, claim.max_attempts, self._settings, self._attachments)
+        ctx = Context(message, claim.max_attempts, self._settings, tools.attachments)
         attempt = Attempt(tools, message, task, claim, ctx)
         self._running.add(attempt)
         try:

@@ -35,7 +35,7 @@ from gateway.fanout.hub import Hub
 from gateway.fanout.origins import lends_cookies
 from gateway.fanout.overload import turn_away
 from gateway.fanout.watch import watch
-from gateway.jobs.attachments import Attachments
+from gateway.jobs.attachments import Attachments, open_attachments
 from gateway.jobs.calls import JobCalls
 from gateway.jobs.queue import JobQueue
 from gateway.jobs.queues import open_queue
@@ -84,6 +84,7 @@ class Services:
     revocations: Revocations
     secret: bytes
     rates: Rates
+    attachments: Attachments
 
     @property
     def authenticator(self) -> Authenticator:
@@ -175,7 +176,8 @@ async def _services(settings: Settings, shared: JobQueue | None) -> AsyncIterato
 
         hub = await stack.enter_async_context(Hub(settings.redis_url, channels, job_state))
         supervisor = await stack.enter_async_context(Supervisor())
-        reaper = Reaper(JobStore(store), queue, settings, Attachments(settings.attachments_dir).forget)
+        attachments = await stack.enter_async_context(open_attachments(settings))
+        reaper = Reaper(JobStore(store), queue, settings, attachments.forget)
         supervisor.keep("reaper", reaper.run)
         revocations, issuers = Revocations(store), issuers_from(settings, fetch_public_keys)
         supervisor.keep("evictions", Evictions(hub, revocations).run)
@@ -183,7 +185,9 @@ async def _services(settings: Settings, shared: JobQueue | None) -> AsyncIterato
             supervisor.keep(f"keys of {issuer.name}", issuer.keyring.run)
         tokens = Tokens(secret, issuer=settings.token_issuer, audience=settings.token_audience)
         keys, rates = KeyStore(store, settings), Rates(store, settings.rate_limit, settings.rate_burst)
-        yield Services(settings, store, queue, hub, supervisor, keys, tokens, issuers, revocations, secret, rates)
+        yield Services(
+            settings, store, queue, hub, supervisor, keys, tokens, issuers, revocations, secret, rates, attachments
+        )
 
 
 async def fetch_public_keys(url: str) -> bytes:
@@ -232,7 +236,7 @@ def _routes(app: Starlette, services: Services, samples: Mapping[str, Path]) -> 
     )
     return [
         *HealthRoutes(lambda: _readiness(app, services)).routes(),
-        *JobRoutes(service, channels, Attachments(settings.attachments_dir)).routes(),
+        *JobRoutes(service, channels, services.attachments).routes(),
         *fanout_routes.routes(fanout),
         *auth_routes.routes(auth_routes.AuthServices(services.keys, tickets, services.tokens, services.revocations)),
         *page_routes(samples),

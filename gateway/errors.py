@@ -172,6 +172,12 @@ class StoreUnavailable(Unavailable):
     code, title = "store-unavailable", "The store is temporarily unavailable"
 
 
+class FilesUnavailable(Unavailable):
+    """Where attachments are kept is away."""
+
+    code, title = "files-unavailable", "The store of attachments is temporarily unavailable"
+
+
 class QueueFull(Unavailable):
     """The job queue refused the message; the job was withdrawn."""
 

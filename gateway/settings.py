@@ -94,7 +94,9 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
         webhook_allow: CIDRs the outbound address guard lets through although they are not public.
         anonymous: connections without a token are let in as user `""`.
         channels: rules by namespace; `""` = no namespace, `*` = the rest.
-        attachments_dir: where attachments of jobs are kept.
+        attachments_dir: folder for attachments of jobs.
+        attachments_url: a bucket for them instead, `s3://bucket/prefix`.
+        max_attachment_bytes: largest attachment.
         lease: how long a worker's silence is believed to be life.
         job_retention: how long an ended job and its log are kept.
         max_open_jobs: open jobs a tenant may have.
@@ -128,6 +130,8 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     anonymous: bool = False
     channels: dict[str, ChannelRules] = {}
     attachments_dir: str = ".data/attachments"
+    attachments_url: str | None = None
+    max_attachment_bytes: Count = 64 * 1024 * 1024
     lease: Annotated[float, msgspec.Meta(ge=1)] = 15
     job_retention: Positive = 7 * _DAY
     max_open_jobs: Count = 100_000

@@ -1,84 +1,93 @@
-"""Attachments: files a task leaves with its job, in a local folder shared by workers and web processes."""
+"""Attachments: files a task leaves with its job. The rules and the port; `folder` and `bucket` keep them."""
 
 from __future__ import annotations
 
-import asyncio
 import re
-import secrets
-import shutil
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import NamedTuple
+from typing import Final, NamedTuple, Protocol
+from urllib.parse import urlsplit
 
-from gateway.errors import BodyTooLarge, FieldError, InvalidFields, NotFound
-from gateway.jobs.model import JOB_ID
+from gateway.errors import BodyTooLarge, ConfigurationError, FieldError, InvalidFields
+from gateway.settings import PREFIX, Settings
 
 NAME = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9_.-]{0,99}\Z")
 TYPE = re.compile(r"[a-z]+/[A-Za-z0-9.+-]{1,80}\Z")
-MAX_BYTES = 64 * 1024 * 1024
-MAX_FILES = 100
+MAX_FILES: Final = 100
 
 
 class Attachment(NamedTuple):
-    """A file of a job: where it lies and what it is."""
+    """A file of a job.
 
-    path: Path
+    Attributes:
+        content_type: its media type, as its task said.
+        size: bytes.
+        etag: names this content, with its quotes (RFC 9110 section 8.8.3).
+        path: where it lies, if it is a local file.
+        blocks: reads it from a byte to before another one, if it is not.
+    """
+
     content_type: str
+    size: int
+    etag: str
+    path: Path | None = None
+    blocks: Callable[[int, int], AsyncIterator[bytes]] | None = None
 
 
-class Attachments:
-    """The attachments of all jobs below one folder: `<tenant>/<job id>/<name>`, the media type beside it."""
-
-    def __init__(self, root: str) -> None:
-        self._root = Path(root)
+class Attachments(Protocol):
+    """The files of all jobs."""
 
     async def write(
         self, tenant: str, job_id: str, name: str, data: bytes | AsyncIterator[bytes], content_type: str
     ) -> int:
-        """Store a file, replacing one of that name; returns its size in bytes.
+        """Store a file, replacing one of that name; returns its size in bytes. Readers see all of it or nothing.
 
         Raises:
             InvalidFields: the name or the media type breaks a rule.
-            BodyTooLarge: over 64 MiB, or the job has 100 files.
+            BodyTooLarge: it is larger than allowed, or the job has 100 files.
+            FilesUnavailable: where the files are kept is away.
         """
-        _check(name, content_type)
-        folder = self._folder(tenant, job_id)
-        await asyncio.to_thread(_make_room, folder, name)
-        # Readers see the whole file or none: it is renamed into place.
-        part = folder / f".{name}.{secrets.token_hex(6)}.part"  # two attempts may write at once
-        size = 0
-        try:
-            with part.open("wb") as file:
-                async for block in _blocks(data):
-                    size += len(block)
-                    if size > MAX_BYTES:
-                        raise BodyTooLarge(f"an attachment may have at most {MAX_BYTES} bytes")
-                    await asyncio.to_thread(file.write, block)
-            await asyncio.to_thread((folder / f".{name}.type").write_text, content_type)
-            await asyncio.to_thread(part.rename, folder / name)
-        finally:
-            await asyncio.to_thread(part.unlink, missing_ok=True)
-        return size
 
     async def read(self, tenant: str, job_id: str, name: str) -> Attachment:
         """Find a file.
 
         Raises:
             NotFound: the job has none of that name.
+            FilesUnavailable: where the files are kept is away.
         """
-        if JOB_ID.match(job_id) and NAME.match(name):
-            path = self._folder(tenant, job_id) / name
-            found = await asyncio.to_thread(_find, path)
-            if found is not None:
-                return Attachment(path, found)
-        raise NotFound("the job has no such attachment")
 
     async def forget(self, tenant: str, job_id: str) -> None:
-        """Remove a job's files."""
-        await asyncio.to_thread(shutil.rmtree, self._folder(tenant, job_id), ignore_errors=True)
+        """Remove a job's files; again if need be.
 
-    def _folder(self, tenant: str, job_id: str) -> Path:
-        return self._root / tenant / job_id
+        Raises:
+            FilesUnavailable: where the files are kept is away.
+        """
+
+
+@asynccontextmanager
+async def open_attachments(settings: Settings) -> AsyncIterator[Attachments]:
+    """Open what keeps the files: a folder, or the bucket of `attachments_url`.
+
+    Raises:
+        ConfigurationError: the address is not of a bucket, or the library is not installed.
+    """
+    # Imported here: they know this module's rules, and who keeps files in a folder needs no S3 client.
+    if settings.attachments_url is None:
+        from gateway.jobs.folder import FolderAttachments  # noqa: PLC0415 - see above
+
+        yield FolderAttachments(settings.attachments_dir, settings.max_attachment_bytes)
+        return
+    where = urlsplit(settings.attachments_url)
+    if where.scheme != "s3" or not where.netloc or where.query or where.fragment:
+        raise ConfigurationError(f"{PREFIX}ATTACHMENTS_URL must be of the form s3://bucket or s3://bucket/prefix")
+    try:
+        from gateway.jobs.bucket import BucketAttachments  # noqa: PLC0415 - see above
+    except ModuleNotFoundError:
+        needed = "pip install 'notification-gateway[s3]'"
+        raise ConfigurationError(f"{PREFIX}ATTACHMENTS_URL needs the extra s3: {needed}") from None
+    async with BucketAttachments.open(where.netloc, where.path.strip("/"), settings.max_attachment_bytes) as bucket:
+        yield bucket
 
 
 def url(job_id: str, name: str) -> str:
@@ -86,7 +95,8 @@ def url(job_id: str, name: str) -> str:
     return f"/v1/jobs/{job_id}/attachments/{name}"
 
 
-def _check(name: str, content_type: str) -> None:
+def check(name: str, content_type: str) -> None:
+    """Check what a task calls a file; raises InvalidFields."""
     errors = []
     if not NAME.match(name):
         errors.append(FieldError("/name", "must be 1 to 100 characters of A-Z a-z 0-9 _ . - and not start with a dot"))
@@ -96,16 +106,32 @@ def _check(name: str, content_type: str) -> None:
         raise InvalidFields(errors=errors)
 
 
-def _make_room(folder: Path, name: str) -> None:
-    folder.mkdir(parents=True, exist_ok=True)
-    files = {path.name for path in folder.iterdir() if not path.name.startswith(".")}
-    if name not in files and len(files) >= MAX_FILES:
+def check_room(names: set[str], name: str) -> None:
+    """Check that a job that has these files may have this one; raises BodyTooLarge."""
+    if name not in names and len(names) >= MAX_FILES:
         raise BodyTooLarge(f"a job may have at most {MAX_FILES} attachments")
 
 
-def _find(path: Path) -> str | None:
-    kind = path.with_name(f".{path.name}.type")
-    return kind.read_text() if path.is_file() and kind.is_file() else None
+class Counted:
+    """The blocks of a file that is being written, counted.
+
+    Attributes:
+        size: bytes that came.
+    """
+
+    def __init__(self, data: bytes | AsyncIterator[bytes], limit: int) -> None:
+        self._data = data
+        self._limit = limit
+        self.size = 0
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        """Go through them; raises BodyTooLarge at the first byte too many."""
+        async for block in _blocks(self._data):
+            self.size += len(block)
+            if self.size > self._limit:
+                raise BodyTooLarge(f"an attachment may have at most {self._limit} bytes")
+            if block:
+                yield block
 
 
 async def _blocks(data: bytes | AsyncIterator[bytes]) -> AsyncIterator[bytes]:

@@ -9,7 +9,7 @@ from typing import Annotated
 
 import msgspec
 from starlette.requests import Request
-from starlette.responses import FileResponse, Response
+from starlette.responses import Response
 from starlette.routing import Route
 
 from gateway.auth.keys import require
@@ -20,6 +20,7 @@ from gateway.jobs.attachments import Attachments
 from gateway.jobs.model import STATES, TERMINAL
 from gateway.jobs.permissions import check_reader, check_submitter, check_writer
 from gateway.jobs.service import Accepted, JobService, Submission
+from gateway.jobs.serving import attachment_response
 from gateway.store.channels import ChannelStore
 from gateway.web.bodies import read_json
 from gateway.web.context import trace_of
@@ -171,12 +172,7 @@ class JobRoutes:
         """GET /v1/jobs/{id}/attachments/{name}: the file, never run by a browser as a page of ours."""
         tenant, job_id = await self._readable(request)
         found = await self.attachments.read(tenant, job_id, request.path_params["name"])
-        headers = {
-            "X-Content-Type-Options": "nosniff",
-            "Content-Security-Policy": "sandbox; default-src 'none'",
-            "Cache-Control": "private, max-age=3600",
-        }
-        return FileResponse(found.path, media_type=found.content_type, headers=headers)
+        return attachment_response(request, found)
 
     async def index(self, request: Request) -> Response:
         """GET /v1/jobs?status=&type=&owner=&limit=&cursor=: newest first."""

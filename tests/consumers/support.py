@@ -13,8 +13,8 @@ import msgspec
 from consumers.registry import Function, Task
 from consumers.worker import Plan, Worker
 from gateway.events import Position
-from gateway.jobs.attachments import Attachments
 from gateway.jobs.consumption import Consumption
+from gateway.jobs.folder import FolderAttachments
 from gateway.jobs.local import LocalQueue
 from gateway.jobs.model import TERMINAL_EVENTS
 from gateway.jobs.queue import Delivery, Handler, JobQueue, Message
@@ -79,7 +79,7 @@ class Bench:
         self.channels = ChannelStore(store, settings)
         self.watcher = FakeWatcher()
         self.service = JobService(jobs, queue, self.channels, self.watcher, settings)
-        self.attachments = Attachments(settings.attachments_dir)
+        self.attachments = FolderAttachments(settings.attachments_dir, settings.max_attachment_bytes)
 
     def with_settings(self, **changes: Any) -> Settings:
         """The settings with changes that are not validated: a lease may be shorter than any operator's."""

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from consumers.context import MAX_PROGRESS_MESSAGE, Cancelled, Context, progress_json
 from gateway.errors import InvalidFields
-from gateway.jobs.attachments import Attachments
+from gateway.jobs.folder import FolderAttachments
 from gateway.settings import Settings
 from tests.support.messages import make_message
 
@@ -22,7 +22,9 @@ NUMBERS = st.integers(-(2**60), 2**60) | st.floats()
 
 @pytest.fixture
 async def ctx(tmp_path: Path) -> Context:
-    return Context(make_message("p", attempt=2), 7, Settings(), Attachments(str(tmp_path)))
+    return Context(
+        make_message("p", attempt=2), 7, Settings(), FolderAttachments(str(tmp_path), Settings().max_attachment_bytes)
+    )
 
 
 @given(NUMBERS, st.none() | NUMBERS, st.none() | st.text(st.characters(codec=None), max_size=800))

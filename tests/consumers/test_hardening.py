@@ -18,7 +18,7 @@ from consumers.context import Cancelled, Context
 from consumers.worker import WorkerStuck
 from gateway.errors import RateLimited, StoreUnavailable
 from gateway.jobs import consumption
-from gateway.jobs.attachments import Attachments
+from gateway.jobs.folder import FolderAttachments
 from gateway.jobs.local import LocalQueue
 from gateway.jobs.queue import Delivery, Message
 from gateway.jobs.records import Claim
@@ -36,7 +36,12 @@ SLOW = 60.0  # a process imports the task's module anew
 @pytest.fixture
 async def ctx(tmp_path: Path) -> Context:
     settings = Settings(redis_url="redis://:hunter2@x", root_key="gk_root_secret", webhook_allow=("10.0.0.0/8",))
-    return Context(make_message("p", type="hostile"), 5, settings, Attachments(str(tmp_path)))
+    return Context(
+        make_message("p", type="hostile"),
+        5,
+        settings,
+        FolderAttachments(str(tmp_path), Settings().max_attachment_bytes),
+    )
 
 
 # --- errors ---

@@ -16,7 +16,7 @@ from consumers import GiveUp, Retry
 from consumers.context import Context
 from consumers.process import ProcessDied, RemoteError, run_in_process
 from consumers.registry import load
-from gateway.jobs.attachments import Attachments
+from gateway.jobs.folder import FolderAttachments
 from gateway.settings import Settings
 from tests.consumers.support import TASKS
 from tests.support.messages import make_message
@@ -27,7 +27,12 @@ SLOW = 60.0  # a process imports the task's module anew, on a machine that may b
 
 @pytest.fixture
 async def ctx(tmp_path: Path) -> Context:
-    return Context(make_message("p", type="process.double"), 5, Settings(), Attachments(str(tmp_path)))
+    return Context(
+        make_message("p", type="process.double"),
+        5,
+        Settings(),
+        FolderAttachments(str(tmp_path), Settings().max_attachment_bytes),
+    )
 
 
 async def run(ctx: Context, name: str, value: Any = None) -> Any:

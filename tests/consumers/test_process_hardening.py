@@ -17,7 +17,7 @@ from consumers import GiveUp, Retry
 from consumers.context import Context
 from consumers.process import ProcessDied, run_in_process
 from consumers.registry import load
-from gateway.jobs.attachments import MAX_BYTES, Attachments
+from gateway.jobs.folder import FolderAttachments
 from gateway.settings import Settings
 from tests.support.messages import make_message
 from tests.support.waiting import eventually
@@ -28,7 +28,12 @@ HOSTILE = "tests.consumers.process_tasks"
 @pytest.fixture
 async def ctx(tmp_path: Path) -> Context:
     settings = Settings(redis_url="redis://:hunter2@x", root_key="gk_root_secret", webhook_allow=("10.0.0.0/8",))
-    return Context(make_message("p", type="hostile"), 5, settings, Attachments(str(tmp_path)))
+    return Context(
+        make_message("p", type="hostile"),
+        5,
+        settings,
+        FolderAttachments(str(tmp_path), Settings().max_attachment_bytes),
+    )
 
 
 async def in_process(ctx: Context, name: str, value: Any = None) -> Any:
@@ -64,9 +69,10 @@ async def test_a_subclass_of_retry_is_one(ctx: Context) -> None:
 
 
 async def test_attachments_of_the_largest_size_pass_and_no_larger(ctx: Context) -> None:
-    assert await in_process(ctx, "hostile.big", MAX_BYTES) == MAX_BYTES
+    limit = ctx.settings.max_attachment_bytes
+    assert await in_process(ctx, "hostile.big", limit) == limit
     with pytest.raises(GiveUp, match="at most"):
-        await in_process(ctx, "hostile.big", MAX_BYTES + 1)
+        await in_process(ctx, "hostile.big", limit + 1)
 
 
 @pytest.mark.parametrize("pause", [0.0, 0.003, 0.02])

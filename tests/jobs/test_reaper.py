@@ -254,5 +254,5 @@ async def test_purging_takes_the_attachments_along(bench: Bench) -> None:
     with pytest.raises(NotFound):
         await bench.attachments.read(TENANT, old, "a.txt")
     assert await bench.log(old) == []
-    assert (await bench.attachments.read(TENANT, young, "a.txt")).path.read_bytes() == b"x"
+    assert (await bench.attachments.read(TENANT, young, "a.txt")).size == 1
     assert (await bench.job(young))["status"] == "queued"

@@ -1,24 +1,46 @@
-"""Files of jobs: whole or not there, bounded, nobody else's."""
+"""Files of jobs: whole or not there, bounded, nobody else's; in a folder and in a bucket."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
+import msgspec
 import pytest
 
-from gateway.errors import BodyTooLarge, InvalidFields, NotFound
+from gateway.errors import BodyTooLarge, ConfigurationError, FilesUnavailable, InvalidFields, NotFound
 from gateway.events import new_id
-from gateway.jobs import attachments as module
-from gateway.jobs.attachments import Attachments, url
+from gateway.jobs.attachments import MAX_FILES, Attachments, open_attachments, url
+from gateway.jobs.bucket import PART, BucketAttachments
+from gateway.jobs.folder import FolderAttachments
+from gateway.settings import Settings
+from tests.support.buckets import BUCKET, BucketServer
 
 TENANT = "default"
+SMALL = 10
+
+
+@pytest.fixture(scope="module")
+def bucket_server() -> Iterator[BucketServer]:
+    with BucketServer() as server:
+        yield server
+
+
+@pytest.fixture(params=["folder", "bucket"])
+def settings(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Settings:
+    if request.param == "folder":
+        return Settings(attachments_dir=str(tmp_path / "not" / "there" / "yet"))
+    server: BucketServer = request.getfixturevalue("bucket_server")
+    for name, value in server.env.items():
+        monkeypatch.setenv(name, value)
+    return Settings(attachments_url=f"s3://{BUCKET}/{new_id('test_')}")
 
 
 @pytest.fixture
-def files(tmp_path: Path) -> Attachments:
-    return Attachments(str(tmp_path / "not" / "there" / "yet"))
+async def files(settings: Settings) -> AsyncIterator[Attachments]:
+    async with open_attachments(settings) as opened:
+        yield opened
 
 
 @pytest.fixture
@@ -32,11 +54,22 @@ async def blocks(*parts: bytes) -> AsyncIterator[bytes]:
 
 
 async def read(files: Attachments, job_id: str, name: str) -> bytes:
-    return (await files.read(TENANT, job_id, name)).path.read_bytes()
+    found = await files.read(TENANT, job_id, name)
+    if found.path is not None:
+        return found.path.read_bytes()
+    assert found.blocks is not None
+    return b"".join([block async for block in found.blocks(0, found.size)]) if found.size else b""
 
 
-def everything(files: Attachments) -> list[str]:
-    return sorted(path.name for path in files._root.rglob("*") if path.is_file())
+async def names(files: Attachments, job_id: str) -> list[str]:
+    """All there is of a job, also what nobody may read."""
+    if isinstance(files, FolderAttachments):
+        found = {path.name for path in files._root.rglob("*") if path.is_file()}
+        return sorted(name for name in found if not (name.startswith(".") and name[1:-5] in found))
+    assert isinstance(files, BucketAttachments)
+    uploads = await files._client.list_multipart_uploads(Bucket=BUCKET)
+    assert "Uploads" not in uploads
+    return sorted(key.rsplit("/", 1)[-1] for key in await files._keys(TENANT, job_id))
 
 
 async def test_what_was_written_is_read_with_its_type(files: Attachments, job_id: str) -> None:
@@ -44,7 +77,8 @@ async def test_what_was_written_is_read_with_its_type(files: Attachments, job_id
     assert await files.write(TENANT, job_id, "b.bin", blocks(b"xx", b"", b"yyy"), "application/octet-stream") == 5
     assert await files.write(TENANT, job_id, "empty", b"", "text/plain") == 0
     found = await files.read(TENANT, job_id, "a.csv")
-    assert (found.path.read_bytes(), found.content_type) == (b"a,b\n", "text/csv")
+    assert (found.content_type, found.size) == ("text/csv", 4)
+    assert await read(files, job_id, "a.csv") == b"a,b\n"
     assert await read(files, job_id, "b.bin") == b"xxyyy"
     assert await read(files, job_id, "empty") == b""
     assert url(job_id, "a.csv") == f"/v1/jobs/{job_id}/attachments/a.csv"
@@ -53,9 +87,9 @@ async def test_what_was_written_is_read_with_its_type(files: Attachments, job_id
 async def test_a_file_of_the_same_name_is_replaced(files: Attachments, job_id: str) -> None:
     await files.write(TENANT, job_id, "a", b"first and longer", "text/plain")
     await files.write(TENANT, job_id, "a", b"second", "text/csv")
-    found = await files.read(TENANT, job_id, "a")
-    assert (found.path.read_bytes(), found.content_type) == (b"second", "text/csv")
-    assert everything(files) == [".a.type", "a"]
+    assert (await files.read(TENANT, job_id, "a")).content_type == "text/csv"
+    assert await read(files, job_id, "a") == b"second"
+    assert await names(files, job_id) == ["a"]
 
 
 @pytest.mark.parametrize(
@@ -68,7 +102,7 @@ async def test_a_name_that_could_lead_elsewhere_is_refused(files: Attachments, j
     assert [error.pointer for error in raised.value.errors] == ["/name"]
     with pytest.raises(NotFound):
         await files.read(TENANT, job_id, name)
-    assert not files._root.exists()
+    assert await names(files, job_id) == []
 
 
 @pytest.mark.parametrize("name", ["a", "A-b_c.9", "x" * 100, "a..b", "a.part", "-"])
@@ -98,17 +132,32 @@ async def test_files_of_another_tenant_or_job_are_not_found(files: Attachments, 
             await files.read(tenant, other, "a")
 
 
-async def test_what_is_too_large_leaves_nothing(
-    files: Attachments, job_id: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(module, "MAX_BYTES", 10)
-    await files.write(TENANT, job_id, "a", blocks(b"12345", b"67890"), "text/plain")
-    for data in (b"x" * 11, blocks(b"x" * 10, b"x")):
+async def test_what_is_too_large_leaves_nothing(settings: Settings, job_id: str) -> None:
+    async with open_attachments(_limited(settings, SMALL)) as files:
+        await files.write(TENANT, job_id, "a", blocks(b"12345", b"67890"), "text/plain")
+        for data in (b"x" * 11, blocks(b"x" * 10, b"x")):
+            with pytest.raises(BodyTooLarge):
+                await files.write(TENANT, job_id, "a", data, "text/csv")
+        assert (await files.read(TENANT, job_id, "a")).content_type == "text/plain"
+        assert await read(files, job_id, "a") == b"1234567890"
+        assert await names(files, job_id) == ["a"]
+
+
+async def test_what_is_stored_in_parts_is_whole_or_not_there(settings: Settings, job_id: str) -> None:
+    block = bytes(range(256)) * 4096  # a MiB
+    count = 2 * PART // len(block) + 1
+    async with open_attachments(_limited(settings, count * len(block))) as files:
         with pytest.raises(BodyTooLarge):
-            await files.write(TENANT, job_id, "a", data, "text/csv")
-    found = await files.read(TENANT, job_id, "a")
-    assert (found.path.read_bytes(), found.content_type) == (b"1234567890", "text/plain")
-    assert everything(files) == [".a.type", "a"]
+            await files.write(TENANT, job_id, "a", blocks(*[block] * count, b"x"), "text/csv")
+        assert await names(files, job_id) == []
+        size = await files.write(TENANT, job_id, "a", blocks(*[block] * count), "video/mp4")
+        assert size == count * len(block)
+        assert await read(files, job_id, "a") == block * count
+        assert (await files.read(TENANT, job_id, "a")).content_type == "video/mp4"
+
+
+def _limited(settings: Settings, limit: int) -> Settings:
+    return msgspec.structs.replace(settings, max_attachment_bytes=limit)
 
 
 async def test_an_upload_that_breaks_off_leaves_nothing(files: Attachments, job_id: str) -> None:
@@ -118,13 +167,13 @@ async def test_an_upload_that_breaks_off_leaves_nothing(files: Attachments, job_
 
     with pytest.raises(LookupError):
         await files.write(TENANT, job_id, "a", broken(), "text/plain")
-    assert everything(files) == []
+    assert await names(files, job_id) == []
     with pytest.raises(NotFound):
         await files.read(TENANT, job_id, "a")
 
 
 async def test_a_job_has_at_most_a_hundred_files(files: Attachments, job_id: str) -> None:
-    for number in range(module.MAX_FILES):
+    for number in range(MAX_FILES):
         await files.write(TENANT, job_id, f"f{number}", b"", "text/plain")
     with pytest.raises(BodyTooLarge):
         await files.write(TENANT, job_id, "one-more", b"", "text/plain")
@@ -147,7 +196,7 @@ async def test_two_attempts_that_write_the_same_file_at_once_do_not_mix(files: A
     writing = [files.write(TENANT, job_id, "a", in_turn(letter, mine), "text/plain") for mine, letter in TWO]
     assert await asyncio.gather(*writing) == [3000, 3000]
     assert await read(files, job_id, "a") in {b"x" * 3000, b"y" * 3000}
-    assert everything(files) == [".a.type", "a"]
+    assert await names(files, job_id) == ["a"]
 
 
 TWO = ((0, b"x"), (1, b"y"))
@@ -180,3 +229,27 @@ async def test_forgetting_takes_a_jobs_files_and_no_others(files: Attachments, j
     with pytest.raises(NotFound):
         await files.read(TENANT, job_id, "a")
     assert await read(files, other, "a") == b"x"
+
+
+async def test_a_bucket_that_is_away_is_told_as_such(
+    monkeypatch: pytest.MonkeyPatch, job_id: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with BucketServer() as server:
+        for name, value in server.env.items():
+            monkeypatch.setenv(name, value)
+    async with open_attachments(Settings(attachments_url=f"s3://{BUCKET}")) as files:
+        asked = (
+            files.write(TENANT, job_id, "a", b"x", "text/plain"),
+            files.read(TENANT, job_id, "a"),
+            files.forget(TENANT, job_id),
+        )
+        answers = await asyncio.gather(*asked, return_exceptions=True)
+        assert [type(answer) for answer in answers] == [FilesUnavailable] * 3
+    assert "secret-of-the-bucket" not in "".join(capsys.readouterr())
+
+
+@pytest.mark.parametrize("address", ["s3:", "s3:///prefix", "https://bucket/", "s3://bucket/a?b=c", "bucket"])
+async def test_an_address_that_is_no_buckets_stops_the_start(address: str) -> None:
+    with pytest.raises(ConfigurationError, match="GATEWAY_ATTACHMENTS_URL must be of the form s3://bucket"):
+        async with open_attachments(Settings(attachments_url=address)):
+            pass
