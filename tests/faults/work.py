@@ -34,13 +34,14 @@ async def work(ctx: Context, wanted: Wanted) -> str:
     return key
 
 
-async def have_effect(key: str) -> None:
-    """`PUT /effects/<key>`; returns when the receiver has confirmed it."""
+async def have_effect(key: str) -> str:
+    """`PUT /effects/<key>`; returns the key when the receiver has confirmed it."""
     reader, writer = await asyncio.open_connection("127.0.0.1", int(os.environ[RECEIVER]))
     try:
         writer.write(f"PUT /effects/{key} HTTP/1.1\r\nHost: receiver\r\nContent-Length: 0\r\n\r\n".encode())
         await writer.drain()
         if not (await reader.readline()).startswith(b"HTTP/1.1 204 "):
             raise ConnectionError("the receiver did not confirm")
+        return key
     finally:
         writer.close()
