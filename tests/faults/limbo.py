@@ -6,7 +6,6 @@ from collections.abc import Awaitable, Collection
 from typing import cast
 
 import aio_pika
-from aio_pika.exceptions import ChannelNotFoundEntity
 from redis.asyncio import Redis
 from redis.exceptions import ConnectionError as RedisConnectionError
 
@@ -68,13 +67,3 @@ async def messages_left(amqp_url: str, pool: str) -> dict[str, int]:
                 if count:
                     left[name] = count
     return left
-
-
-async def no_dead_letters(amqp_url: str) -> None:
-    """Throw away the dead letters of earlier tests on this broker."""
-    async with await aio_pika.connect(amqp_url) as connection, connection.channel() as amqp_channel:
-        try:
-            queue = await amqp_channel.get_queue(DEAD_LETTERS)
-        except ChannelNotFoundEntity:
-            return
-        await queue.purge()
