@@ -6,8 +6,20 @@ from consumers import Context, task
 async def report(ctx: Context, input: dict) -> dict: ...
 """
 
-from consumers.context import Context
-from consumers.outcome import GiveUp, Retry
+from consumers.context import Cancelled, Context
+from consumers.outcome import BreakerOpen, GiveUp, LockBusy, LockLost, Retry, Snooze, TaskTimeout, Uncertain
 from consumers.registry import task
 
-__all__ = ["Context", "GiveUp", "Retry", "task"]
+__all__ = [
+    "BreakerOpen",
+    "Cancelled",
+    "Context",
+    "GiveUp",
+    "LockBusy",
+    "LockLost",
+    "Retry",
+    "Snooze",
+    "TaskTimeout",
+    "Uncertain",
+    "task",
+]

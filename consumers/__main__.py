@@ -5,14 +5,17 @@ from __future__ import annotations
 import asyncio
 import signal
 import sys
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import click
 import structlog
 import uvloop
 
+from consumers.celery import BridgePlan, CeleryBridge
 from consumers.registry import load as load_tasks
+from consumers.relay import Relay
 from consumers.worker import Plan, Worker, WorkerStuck
 from gateway import __version__
 from gateway.errors import ConfigurationError
@@ -58,14 +61,64 @@ async def _work(module: str, pool: str, concurrency: int, grace: float) -> None:
         jobs = JobStore(store)
         plan = Plan(tasks=tasks, module=module, pool=pool, concurrency=concurrency, grace=grace)
         worker = Worker(queue, jobs, Rebuilder(jobs, ChannelStore(store, settings), settings), settings, plan)
-        loop = asyncio.get_running_loop()
-        for number in (signal.SIGINT, signal.SIGTERM):
-            loop.add_signal_handler(number, worker.stop)
+        _stopped_by_signals(worker.stop)
         reaper = Reaper(jobs, queue, settings, files.forget)
         async with Supervisor() as supervisor:
             supervisor.keep("reaper", reaper.run)
             await worker.run()
     log.info("worker.stopped")
+
+
+@main.command()
+def relay() -> None:
+    """Publish what other programs send to the exchange `events`."""
+    _go(_relay())
+
+
+async def _relay() -> None:
+    settings = load()
+    configure(settings)
+    if urlsplit(settings.amqp_url).scheme == "memory":
+        raise ConfigurationError("the relay consumes RabbitMQ: set GATEWAY_AMQP_URL to a broker")
+    async with Store.open(settings) as store:
+        await store.check_at_start()
+        relaying = Relay(store, settings)
+        _stopped_by_signals(relaying.stop)
+        await relaying.run()
+    log.info("relay.stopped")
+
+
+@main.command()
+@click.option("--broker", required=True, envvar="CELERY_BROKER_URL", help="Celery's broker, amqp://…")
+@click.option("--results", envvar="CELERY_RESULT_BACKEND", help="Its Redis result backend: progress, whole results.")
+@click.option("--silence", default=86_400.0, show_default=True, help="Seconds after which a silent task is lost.")
+@click.option("--terminate/--no-terminate", default=True, show_default=True, help="Kill what runs when cancelled here.")
+def celery(broker: str, results: str | None, silence: float, terminate: bool) -> None:  # noqa: FBT001 - click's way
+    """Show the tasks of an unchanged Celery application as live jobs."""
+    _go(_celery(BridgePlan(broker=broker, results=results, silence=silence, terminate=terminate)))
+
+
+async def _celery(plan: BridgePlan) -> None:
+    settings = load()
+    configure(settings)
+    for name, url, schemes in (
+        ("--broker", plan.broker, ("amqp", "amqps")),
+        ("--results", plan.results, ("redis", "rediss")),
+    ):
+        if url and urlsplit(url).scheme not in schemes:
+            raise ConfigurationError(f"{name} must start with {' or '.join(f'{scheme}://' for scheme in schemes)}")
+    async with Store.open(settings) as store:
+        await store.check_at_start()
+        bridge = CeleryBridge(store, settings, plan)
+        _stopped_by_signals(bridge.stop)
+        await bridge.run()
+    log.info("celery.stopped")
+
+
+def _stopped_by_signals(stop: Callable[[], None]) -> None:
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, stop)
 
 
 def _go(program: Coroutine[None, None, None]) -> None:

@@ -4,34 +4,33 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from random import Random
-from typing import Any, TypeVar
+from typing import Any
 
 import msgspec
 import structlog
 
 from consumers.context import Context
-from consumers.outcome import GiveUp, TaskCancelled, TaskTimeout, after_error, encode_result
+from consumers.desk import Desk, Services
+from consumers.outcome import GiveUp, Snooze, TaskCancelled, TaskTimeout, after_error, encode_result
+from consumers.patience import until_stored
 from consumers.process import run_in_process
 from consumers.registry import Task
 from consumers.severing import Severable
 from consumers.threads import Slots
-from gateway.errors import GatewayError, StaleFence, StoreUnavailable
+from gateway.errors import GatewayError, StaleFence
 from gateway.jobs.attachments import Attachments
+from gateway.jobs.effects import Claimed
 from gateway.jobs.model import INLINE_RESULT
 from gateway.jobs.queue import Message
 from gateway.jobs.records import Claim
 from gateway.jobs.store import JobStore
 from gateway.settings import Settings
 
-T = TypeVar("T")
-
 log = structlog.get_logger(__name__)
 
 PROGRESS_EVERY = 0.1
-RECORD_NAP = 0.5  # between tries while Redis is away; the effect is done, so it is recorded however long it takes
 
 _jitter = Random()  # noqa: S311 - spreads retries, guards nothing
 
@@ -45,6 +44,7 @@ class Tools:
     module: str
     slots: Slots
     attachments: Attachments
+    services: Services
 
 
 class Attempt:
@@ -58,6 +58,10 @@ class Attempt:
         self._ctx = ctx
         self._op = 0
         self._stopped_as = ""  # what to record when we cancelled the task: "released" or "cancelled"
+        self._fault: Exception | None = None  # what to record when we ended the task for something that befell it
+        held = Claimed(message.tenant, message.id, claim.fence)
+        self._desk = Desk(tools.services, held, claim.snoozes, tools.settings.lease, self._end)
+        ctx.desk = self._desk
         self._over = asyncio.Event()
         self._runner: asyncio.Task[Any] | None = None
 
@@ -67,7 +71,15 @@ class Attempt:
 
     def _stop(self, recorded_as: str) -> None:
         self._stopped_as = recorded_as
+        self._cancel()
+
+    def _end(self, fault: Exception) -> None:
+        self._fault = fault
+        self._cancel()
+
+    def _cancel(self) -> None:
         self._ctx.cancelled = True
+        self._desk.grips.hurry()
         if self._runner is not None:
             self._runner.cancel()
 
@@ -92,17 +104,19 @@ class Attempt:
         self._runner = tasks.create_task(self._work())
         await asyncio.wait([self._runner])
         self._ctx.cancelled = True
+        await self._desk.close(abandoned=self._task.runs_in == "thread")
         progress = self._ctx.take_progress()
         if self._runner.cancelled():
             if self._stopped_as:
                 return {"to": self._stopped_as, "progress": progress}
-            return {**self._failure(TaskCancelled("the task cancelled itself")), "progress": progress}
+            return {**self._failure(self._fault or TaskCancelled("the task cancelled itself")), "progress": progress}
         return {**self._runner.result(), "progress": progress}
 
     async def _work(self) -> dict[str, Any]:
         """Run the task; returns the facts to record. Never raises but for cancelling."""
         try:
             async with asyncio.timeout(self._claim.timeout) as limit:
+                self._desk.deadline = limit.when() or self._desk.deadline
                 result = await self._call()
             return self._success(result)
         except TimeoutError as error:
@@ -130,7 +144,11 @@ class Attempt:
 
     def _failure(self, error: BaseException) -> dict[str, Any]:
         outcome = after_error(
-            error, attempt=self._message.attempt, max_attempts=self._claim.max_attempts, random=_jitter
+            error,
+            attempt=self._message.attempt,
+            max_attempts=self._claim.max_attempts,
+            random=_jitter,
+            policy=self._task.policy,
         )
         log.warning(
             "attempt.failed",
@@ -138,7 +156,7 @@ class Attempt:
             type=self._message.type,
             attempt=self._message.attempt,
             to=outcome.to,
-            exc_info=None if isinstance(error, GiveUp) else error,
+            exc_info=None if isinstance(error, GiveUp | Snooze) else error,
         )
         return {"to": outcome.to, "error": outcome.error, "delay_ms": int(outcome.delay * 1000)}
 
@@ -157,6 +175,7 @@ class Attempt:
                 continue
             if cancelling:
                 self._stop("cancelled")
+            await self._desk.grips.keep()
 
     async def _report(self) -> None:
         while True:
@@ -185,17 +204,3 @@ class Attempt:
             )
         )
         return state
-
-
-async def until_stored(step: Callable[[], Awaitable[T]]) -> T:
-    """Repeat a step that is safe to repeat until Redis has answered it.
-
-    Raises:
-        StaleFence, Conflict, GatewayError: the answer was no.
-    """
-    while True:
-        try:
-            return await step()
-        except StoreUnavailable:
-            log.warning("store.waiting")
-            await asyncio.sleep(RECORD_NAP)

@@ -13,9 +13,11 @@ from typing import Any, Final
 
 import structlog
 
-from consumers.attempt import Attempt, Tools, until_stored
+from consumers.attempt import Attempt, Tools
 from consumers.context import Context
+from consumers.desk import Services
 from consumers.outcome import GiveUp, describe
+from consumers.patience import until_stored
 from consumers.registry import Task
 from consumers.threads import Slots
 from gateway.errors import Conflict, GatewayError, StaleFence, StoreUnavailable
@@ -113,6 +115,7 @@ class Worker:
                     module=self._plan.module,
                     slots=self._slots,
                     attachments=attachments,
+                    services=Services.of(self._store.redis),
                 )
                 # The queues stand before the types are known: a submission must not meet a missing queue.
                 if await self._unless_stopped(self._queue.declare(self._plan.pool)):

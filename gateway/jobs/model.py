@@ -58,6 +58,7 @@ EVENTS: Final[dict[str, str]] = {
 TERMINAL_EVENTS: Final = frozenset(EVENTS[state] for state in TERMINAL)
 
 CRASH_LIMIT: Final = 3  # lost leases per run, after which the job is taken for poison
+MAX_SNOOZES: Final = 50  # times an attempt may be put back unburnt, after which it counts as one that failed
 MAX_PROGRESS: Final = 1000  # progress entries kept in a job's log
 INLINE_RESULT: Final = 16 * 1024  # bytes; larger results are fetched by `result_url`
 
@@ -83,6 +84,7 @@ def lua_tables() -> str:
             f"local HELD = {_lua_set(HELD)}",
             f"local TO_PUBLISH = {_lua_set(TO_PUBLISH)}",
             f"local CRASH_LIMIT = {CRASH_LIMIT}",
+            f"local MAX_SNOOZES = {MAX_SNOOZES}",
             f"local MAX_PROGRESS = {MAX_PROGRESS}",
         ]
     )

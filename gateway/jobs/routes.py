@@ -14,7 +14,7 @@ from starlette.routing import Route
 
 from gateway.auth.keys import require
 from gateway.auth.principals import Principal, principal_of
-from gateway.errors import BadRequest, Conflict, Forbidden, GatewayError, NotFound, Unavailable
+from gateway.errors import BadRequest, Conflict, Forbidden, GatewayError, NotFound, PositionLost, Unavailable
 from gateway.events import Position
 from gateway.jobs.attachments import Attachments
 from gateway.jobs.model import STATES, TERMINAL
@@ -74,6 +74,8 @@ class JobRoutes:
         headers = {"Location": f"/v1/jobs/{accepted.id}", "Retry-After": RETRY_AFTER}
         if accepted.replayed:
             headers["Idempotent-Replayed"] = "true"
+        if accepted.existing:
+            headers["Unique-Existing"] = "true"
         wait = _wait(request)
         if wait is None:
             return json_response(accepted.job, 202, headers)
@@ -165,6 +167,8 @@ class JobRoutes:
         since = query.integer("since", 0, minimum=0, maximum=10**15)
         query.check()
         history = await self.channels.history(tenant, f"job:{job_id}", since=Position("", since), limit=limit)
+        if not history.complete:
+            raise PositionLost
         found = [{"offset": item.offset, "event": msgspec.Raw(item.event)} for item in history.publications]
         return json_response({"events": found, "epoch": history.epoch, "offset": history.offset}, 200)
 
@@ -216,7 +220,7 @@ def _submitter(request: Request) -> Principal:
 
 
 def _item(accepted: Accepted) -> dict[str, object]:
-    return {"status": 202, "job": msgspec.Raw(accepted.job)}
+    return {"status": 202, "job": msgspec.Raw(accepted.job), **({"existing": True} if accepted.existing else {})}
 
 
 def _idempotency_key(request: Request) -> str | None:

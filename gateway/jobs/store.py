@@ -13,6 +13,7 @@ from gateway.jobs.deaths import death_of, lua_deaths
 from gateway.jobs.model import lua_tables
 from gateway.jobs.queue import Message
 from gateway.jobs.records import Claim, Due, Job, Result, Submitted, decode_message
+from gateway.jobs.schemas import JOB
 from gateway.store import deadletters
 from gateway.store.redis import Script, Store
 
@@ -21,19 +22,22 @@ PRELUDE = "\n".join(
         deadletters.PRELUDE,
         lua_tables(),
         lua_deaths(),
+        f"local DATASCHEMA = '{JOB.uri}'",
         resources.files("gateway.jobs").joinpath("lua/prelude.lua").read_text(),
     ]
 )
 
 
-def _script(name: str) -> Script:
+def job_script(name: str) -> Script:
+    """Load a script about jobs."""
     return Script.load("gateway.jobs", f"lua/{name}.lua", prelude=PRELUDE)
 
 
-_SUBMIT, _SETTLE, _QUEUED, _WITHDRAW = map(_script, ("submit", "settle", "queued", "withdraw"))
-_CLAIM, _HEARTBEAT, _ADVANCE, _DUE = map(_script, ("claim", "heartbeat", "advance", "due"))
-_JOB, _RESULT, _LIST, _PURGE, _REQUEUE = map(_script, ("job", "result", "list", "purge", "requeue"))
-_CANCEL, _RERUN, _RECHECK = map(_script, ("cancel", "rerun", "recheck"))
+_SUBMIT, _SETTLE, _QUEUED, _WITHDRAW = map(job_script, ("submit", "settle", "queued", "withdraw"))
+_CLAIM, _HEARTBEAT, _ADVANCE, _DUE = map(job_script, ("claim", "heartbeat", "advance", "due"))
+_JOB, _RESULT, _LIST, _PURGE, _REQUEUE = map(job_script, ("job", "result", "list", "purge", "requeue"))
+_CANCEL, _RERUN, _RECHECK = map(job_script, ("cancel", "rerun", "recheck"))
+LOOK, RESTORE = map(job_script, ("look", "restore"))  # see restore.py
 
 _REBUILD_LEASE_MS = 60_000  # the claim that follows takes it over at once; should it not, the due set does
 SCAN = 2000  # index entries one page of a list may look at
@@ -44,6 +48,11 @@ class JobStore:
 
     def __init__(self, store: Store) -> None:
         self._store = store
+
+    @property
+    def redis(self) -> Store:
+        """Where the jobs are."""
+        return self._store
 
     async def _run(self, script: Script, tenant: str, **arguments: object) -> Any:  # noqa: ANN401 - scripts differ
         return await self._store.run(script, self._store.tag(tenant), tenant=tenant, **arguments)
@@ -90,6 +99,7 @@ class JobStore:
                 "attempt": message.attempt,
                 "created_at": message.created_at,
             },
+            unique=message.unique,
         )
 
     async def settle(self, tenant: str, key: str, answer: bytes) -> None:
@@ -125,8 +135,8 @@ class JobStore:
             worker=msgspec.json.encode(worker).decode(),
         )
         if kind == b"claimed":
-            fence, attempts, timeout_ms, traceparent = rest
-            return Claim(fence, attempts, timeout_ms / 1000, traceparent.decode())
+            fence, attempts, timeout_ms, traceparent, snoozes = rest
+            return Claim(fence, attempts, timeout_ms / 1000, traceparent.decode(), snoozes)
         return rest[0].decode() if rest else "missing"
 
     async def heartbeat(self, tenant: str, job_id: str, fence: int, lease: float) -> bool:
@@ -181,7 +191,7 @@ class JobStore:
         The due set publishes it after `lease` seconds. With `dead` only what is among the dead letters is run again.
 
         Raises:
-            Conflict: it has not ended.
+            Conflict: it has not ended, or its unique key is another open job's.
             QuotaExceeded: the tenant has `max_open` open jobs.
         """
         found = await self._run(_RERUN, tenant, id=job_id, lease_ms=int(lease * 1000), max_open=max_open, dead=dead)
@@ -190,6 +200,10 @@ class JobStore:
         kind, *rest = found
         if kind == b"quota":
             raise QuotaExceeded
+        if kind == b"held":
+            raise Conflict(f"the open job {rest[0].decode()} has the same unique key")
+        if kind == b"foreign":
+            raise Conflict(f"{rest[0].decode()} runs this job: run it again there")
         if kind == b"open":
             raise Conflict(f"the job is {rest[0].decode()}; only an ended one can run again")
         return rest[0], decode_message(rest[1])

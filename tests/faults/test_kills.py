@@ -130,7 +130,7 @@ async def test_gateway_dev_goes_on_where_it_was_killed(tmp_path: Path) -> None:
             for n in range(15):
                 body = {"type": "echo", "input": {"value": n, "seconds": 2, "steps": 4}}
                 ids.append((await http.post("/v1/jobs", json=body)).json()["id"])
-        await eventually(lambda: dev_status(url, key, ids[0], "running"))
+        await eventually(lambda: dev_status(url, key, ids[-1], "running"))
         process.kill()
         _, url, again = product.dev(tmp_path / "data")
         assert again == key

@@ -27,8 +27,7 @@ async def work(ctx: Context, wanted: Wanted) -> str:
     await asyncio.sleep(wanted["seconds"] / 2)
     if ctx.attempt <= wanted["failures"]:
         raise Retry("as asked", after=0.2)
-    key = f"{ctx.job_id}.{ctx.run}"
-    await have_effect(key)
+    key: str = await ctx.once("effect", have_effect, idempotent=True)
     ctx.progress(1, 2)
     await asyncio.sleep(wanted["seconds"] / 2)
     return key

@@ -165,11 +165,11 @@ async def test_a_lease_that_ends_while_reapers_look_is_lost(bench: Bench) -> Non
 
 
 async def test_ttl_ends_with_the_start(bench: Bench) -> None:
-    job_id, message, _ = await bench.submit(ttl_ms=200)
+    job_id, message, _ = await bench.submit(ttl_ms=1500)
     assert message is not None
     claim = await bench.claim(message)
     assert isinstance(claim, Claim)
-    await asyncio.sleep(0.21)
+    await asyncio.sleep(1.51)
     await bench.jobs.advance(TENANT, job_id, fence=claim.fence, op=1, to="released")
     assert isinstance(await bench.claim(message, token="t2"), Claim)
 

@@ -21,17 +21,23 @@ from gateway.events import Position, draft, new_id
 from gateway.jobs.dead_filter import Filter
 from gateway.jobs.deadletters import DeadLetters
 from gateway.jobs.document import static_json
+from gateway.jobs.effects import Claimed, EffectStore
+from gateway.jobs.foreign import Birth, ForeignJobs, Named, Seen
+from gateway.jobs.foreign import Change as ForeignChange
 from gateway.jobs.local import LocalQueue
 from gateway.jobs.queue import Letter, encode
 from gateway.jobs.rebuild import Rebuilder
 from gateway.jobs.records import Claim
+from gateway.jobs.restore import Restorer
 from gateway.jobs.store import JobStore
 from gateway.jobs.undertaker import Undertaker
 from gateway.settings import Settings, load
 from gateway.store.address import Node, RedisAddress
+from gateway.store.breakers import Breakers, Rules
 from gateway.store.channels import ChannelStore
 from gateway.store.cluster import ClusterClient
 from gateway.store.deadletters import DeadLetterStore
+from gateway.store.locks import Locks
 from gateway.store.places import places
 from gateway.store.presence import Change, Lease, PresenceStore
 from gateway.store.rates import Rates
@@ -114,9 +120,14 @@ async def job_life(jobs: JobStore, channels: ChannelStore, tenant: str) -> None:
     claim = await jobs.claim(message, token="t", lease=10, worker="w")
     assert isinstance(claim, Claim)
     assert not await jobs.heartbeat(tenant, done, claim.fence, 10)
+    effects, held = EffectStore(jobs.redis), Claimed(tenant, done, claim.fence)
+    assert (await effects.begin(held, "mail", "t", again=False)).kind == "ok"
+    await effects.end(held, "mail", "t", b"1")
     await jobs.advance(tenant, done, fence=claim.fence, op=1, to="progress", progress='{"done":1}', lease_ms=9000)
     await jobs.advance(tenant, done, fence=claim.fence, op=2, to="succeeded", result="1")
     assert (await jobs.result(tenant, done)) is not None
+    restorer = Restorer(jobs._store, channels)
+    assert await restorer.restore(await restorer.check(tenant, done)) is None
     refused, _ = await submit()
     assert await jobs.withdraw(tenant, refused, None) is None
     cancelled, _ = await submit()
@@ -164,6 +175,22 @@ async def keys_and_revocations(store: Store, tenant: str) -> None:
     assert await revocations.revoked(Credential(tenant=tenant, subject="ann", kind="token"))
 
 
+async def breaker_life(breakers: Breakers, name: str) -> None:
+    for dependency in (f"{name}{number}" for number in range(9)):  # each has a slot of its own
+        rules = Rules(failures=1)
+        passage = await breakers.admit(dependency, rules, "token")
+        assert await breakers.report(dependency, rules, passage.generation, "failed") == "open"
+
+
+async def foreign_life(store: Store, tenant: str) -> None:
+    jobs = ForeignJobs(store, Settings(), "celery", 60)
+    born = Birth("t1", "shop.add", None, (), "{}", 4, TRACE)
+    [job] = await jobs.named([(f"task of {tenant}", Named(tenant, new_id("job_")))])
+    assert job is not None
+    assert await jobs.observe(tenant, [Seen(job.job_id, ForeignChange("running"), born)]) == ["running"]
+    assert await jobs.revocations() == []
+
+
 async def presence_life(presence: PresenceStore, tenant: str) -> None:
     shard, lease = presence.tag(tenant), Lease("node", hidden=False)
     assert (await presence.begin(shard, "node", 60)).held
@@ -190,9 +217,12 @@ async def test_every_script_works_on_every_master(store: Watched, channels: Chan
     assert (await tickets.open(ticket.ticket, proven=False)).subject == "ann"
     with pytest.raises(Unauthenticated):
         await tickets.open(ticket.ticket, proven=False)
+    await foreign_life(store, tenant)
     await keys_and_revocations(store, tenant)
     await presence_life(PresenceStore(store), tenant)
     await Rates(store, 100, 10).spend(tenant)
+    assert (await Locks(store).take(tenant, "l", "owner", 60)).fence
+    await breaker_life(Breakers(store), tenant)
     assert not await channels.tell(tenant, "nobody")
     await channels.live(tenant, 60)
     assert await channels.tell(tenant, "somebody")

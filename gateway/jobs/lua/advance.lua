@@ -1,6 +1,7 @@
 -- What the worker that holds the fence has to say. A: tenant, id, fence, op (1, 2, 3 … under this fence), lease_ms, to:
 -- 'progress' (progress), 'succeeded' (result, apart), 'failed' (error, death), 'retrying' (error, delay_ms), 'cancelled',
--- 'released' (the worker stops; the attempt is not burnt). Answers {'ok', version, state} | {'stale'} | {'refused', state}.
+-- 'released' (the worker stops; the attempt is not burnt), 'snoozed' (error, delay_ms: the attempt comes again, but not
+-- for ever). Answers {'ok', version, state} | {'stale'} | {'refused', state}.
 local j = load_job(A.tenant, A.id)
 if not j or j.fe ~= A.fence then
   -- A retry raises the fence: recognise the repetition of the operation that did it.
@@ -9,7 +10,9 @@ if not j or j.fe ~= A.fence then
 end
 if (j.on or 0) >= A.op then return {'ok', j.ve, j.st} end
 if not HELD[j.st] then return {'stale'} end
-local to = A.to == 'released' and 'retrying' or A.to
+local unburnt = A.to == 'released' or (A.to == 'snoozed' and (j.ax or 0) < MAX_SNOOZES)
+local to = (unburnt or A.to == 'snoozed') and 'retrying' or A.to
+if A.to == 'snoozed' and not unburnt and j.at >= j.ma then to = 'failed' end
 -- A job being cancelled that fails, or would be tried again, is simply cancelled.
 if j.st == 'cancelling' and (to == 'failed' or to == 'retrying') then to = 'cancelled' end
 if to ~= 'progress' and not allowed(j, to) then return {'refused', j.st} end
@@ -22,8 +25,9 @@ if to == 'progress' then
   due_at(j, NOW + A.lease_ms)
   emit(j, 'job.progress')
 elseif to == 'retrying' then
-  if A.to == 'released' then
-    retry_at(j, NOW, j.at)
+  if A.to == 'snoozed' then j.ax, j.er = (j.ax or 0) + 1, A.error end
+  if unburnt then
+    retry_at(j, NOW + (A.delay_ms or 0), j.at)
   else
     j.er = A.error
     end_attempt(j, A.error)

@@ -4,6 +4,7 @@ local j = load_job(A.tenant, A.id)
 if not j then return false end
 if TERMINAL[j.st] then return {'ended', j.st} end
 if j.st == 'cancelling' or j.st == 'compensating' then return {'cancelling', job_json(j)} end
+if j.fo then redis.call('SADD', P .. 'revoke:' .. j.fo, member(j) .. ' ' .. j.fu) end   -- whoever runs it is told
 if HELD[j.st] then
   enter(j, 'cancelling')
 else

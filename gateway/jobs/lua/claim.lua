@@ -1,12 +1,12 @@
 -- Take a job for this worker. A: tenant, id, run, attempt, token (of this delivery), lease_ms, worker (JSON).
--- Answers {'claimed', fence, max attempts, timeout ms, traceparent, cancelled (1|0)} | {'drop', why} | {'missing'}.
+-- Answers {'claimed', fence, max attempts, timeout ms, traceparent, snoozes of the attempt} | {'drop', why} | {'missing'}.
 -- Repeating a claim whose answer was lost returns the same claim.
 local j = load_job(A.tenant, A.id)
 if not j then
   if redis.call('EXISTS', P .. 'gone:' .. A.tenant .. ':' .. A.id) == 1 then return {'drop', 'withdrawn'} end
   return {'missing'}
 end
-local function claimed() return {'claimed', j.fe, j.ma, j.tm, j.tp} end
+local function claimed() return {'claimed', j.fe, j.ma, j.tm, j.tp, j.ax or 0} end
 if HELD[j.st] and j.ck == A.token then return claimed() end
 if TERMINAL[j.st] then return {'drop', j.st} end
 if j.rn ~= A.run or j.at ~= A.attempt then return {'drop', 'another attempt'} end

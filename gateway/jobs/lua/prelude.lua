@@ -7,10 +7,14 @@
 --      tm timeout ms, ca/qa/sa/fa created, queued, started, finished at, ra run after, ea expires at, pg progress,
 --      rs result, ru result is stored apart, er error, tp traceparent, tg channels {name, size, ttl}, wk worker,
 --      fe fence, on last operation of this fence, ck token of the claim, cr crashes in this run, pc progress
---      entries in the log, px offset up to which progress was pruned, dg its group while it is among the dead
---      letters, dr why it failed last, or of what it would die now {reason, group}
+--      entries in the log, px offset up to which progress was pruned, uk unique key, ax how often the present attempt
+--      was put back without being burnt, dg its group while it is among the dead letters, dr why it failed last, or of
+--      what it would die now {reason, group}
+--      of a foreign job: fo the system that runs it, fu its id there, by names the start it told of, nx the next
+--      attempt it told of too early, lt the word of a retry that is still to come
 --   s  what never changes, as the beginning of the job's JSON
---   i  input   a  attempts, JSON objects joined by commas   r  result when it is stored apart
+--   i  input   a  attempts, JSON objects joined by commas   r  result when it is stored apart   e  effects (once.lua)
+-- uniq:<tenant>:<type>:<key> is the id of the open job that has the unique key.
 -- Indexes: ix:<tenant>:{all | s:<status> | t:<type> | o:<owner>} by id (ids sort by time); open {tenant: count};
 -- due (by time) and ended (by end) and queued:<pool> (by time) hold '<tenant> <id>'.
 
@@ -31,6 +35,22 @@ local function save_job(j)
   j.tenant, j.id, j.static = nil, nil, nil
   redis.call('HSET', job_key(tenant, id), 'd', cmsgpack.pack(j))
   j.tenant, j.id, j.static = tenant, id, static
+end
+
+local function unique_key(tenant, type, unique) return P .. 'uniq:' .. tenant .. ':' .. type .. ':' .. unique end
+
+-- The open job that has a unique key, if there is one.
+local function holder(tenant, type, unique)
+  local id = redis.call('GET', unique_key(tenant, type, unique))
+  local other = id and load_job(tenant, id)
+  return other and not TERMINAL[other.st] and other or nil
+end
+
+local function take_unique(j) redis.call('SET', unique_key(j.tenant, j.ty, j.uk), j.id) end
+
+local function free_unique(j)
+  local key = unique_key(j.tenant, j.ty, j.uk)
+  if redis.call('GET', key) == j.id then redis.call('DEL', key) end
 end
 
 local function time_json(ms) return ms and '"' .. rfc3339(ms) .. '"' or 'null' end
@@ -72,7 +92,7 @@ local function emit(j, type)
     type = type,
     key = progress and j.id or nil,
     head = '{"specversion":"1.0","id":"' .. j.id .. '-' .. j.ve .. '","source":"/v1/jobs","type":"' .. type
-      .. '","subject":"' .. j.id .. '"',
+      .. '","subject":"' .. j.id .. '","dataschema":"' .. DATASCHEMA .. '"',
     tail = ',"traceparent":"' .. j.tp .. '","datacontenttype":"application/json","data":' .. job_json(j) .. '}',
   }, targets)
   if progress then prune_progress(j) end
@@ -102,7 +122,7 @@ local function enter(j, state, death)
   if former == 'queued' then redis.call('ZREM', P .. 'queued:' .. j.po, member(j)) end
   if state == 'queued' then redis.call('ZADD', P .. 'queued:' .. j.po, NOW, member(j)) end
   if former == 'failed' then undie(j) end
-  if state == 'failed' then
+  if state == 'failed' and not j.fo then   -- what another system runs, nobody can put back here
     die(j, death or type(j.dr) == 'table' and j.dr or known_death('unknown'))
   elseif TERMINAL[state] then
     j.dr = nil
@@ -111,6 +131,7 @@ local function enter(j, state, death)
     redis.call('ZREM', P .. 'due', member(j))
     redis.call('ZADD', P .. 'ended', NOW, member(j))
     redis.call('HINCRBY', P .. 'open', j.tenant, -1)
+    if j.uk then free_unique(j) end
   end
 end
 
@@ -157,6 +178,7 @@ end
 
 -- Give the job back to the due set for another attempt, or the same one again.
 local function retry_at(j, ms, attempt)
+  if attempt ~= j.at then j.ax = nil end
   j.at, j.ra, j.ck = attempt, ms, nil
   j.fe = j.fe + 1   -- whoever still works on it can no longer write
   enter(j, 'retrying')
@@ -175,6 +197,6 @@ local function message(j)
   return cmsgpack.pack({
     id = j.id, tenant = j.tenant, type = j.ty, pool = j.po, priority = j.pr, run = j.rn, attempt = j.at,
     input = redis.call('HGET', job_key(j.tenant, j.id), 'i'), traceparent = j.tp, created_at = j.ca,
-    owner = j.ow, channels = channels, max_attempts = j.ma, timeout_ms = j.tm,
+    owner = j.ow, channels = channels, max_attempts = j.ma, timeout_ms = j.tm, unique = j.uk,
   })
 end
