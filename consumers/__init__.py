@@ -6,13 +6,17 @@ from consumers import Context, task
 async def report(ctx: Context, input: dict) -> dict: ...
 """
 
+from consumers.children import ChildFailed, ChildrenLate
 from consumers.context import Cancelled, Context
 from consumers.outcome import BreakerOpen, GiveUp, LockBusy, LockLost, Retry, Snooze, TaskTimeout, Uncertain
 from consumers.registry import task
+from consumers.undos import undo
 
 __all__ = [
     "BreakerOpen",
     "Cancelled",
+    "ChildFailed",
+    "ChildrenLate",
     "Context",
     "GiveUp",
     "LockBusy",
@@ -22,4 +26,5 @@ __all__ = [
     "TaskTimeout",
     "Uncertain",
     "task",
+    "undo",
 ]

@@ -11,20 +11,25 @@ from typing import Any
 import msgspec
 import structlog
 
+from consumers.children import Children, suspension
+from consumers.compensation import Compensation
 from consumers.context import Context
 from consumers.desk import Desk, Services
-from consumers.outcome import GiveUp, Snooze, TaskCancelled, TaskTimeout, after_error, encode_result
+from consumers.outcome import GiveUp, Snooze, Suspended, TaskCancelled, TaskTimeout, after_error, encode_result
 from consumers.patience import until_stored
 from consumers.process import run_in_process
 from consumers.registry import Task
+from consumers.saga import Steps
 from consumers.severing import Severable
 from consumers.threads import Slots
 from gateway.errors import GatewayError, StaleFence
+from gateway.jobs.arguments import Arguments
 from gateway.jobs.attachments import Attachments
 from gateway.jobs.effects import Claimed
 from gateway.jobs.model import INLINE_RESULT
 from gateway.jobs.queue import Message
 from gateway.jobs.records import Claim
+from gateway.jobs.sagas import Holder, SagaStore
 from gateway.jobs.store import JobStore
 from gateway.settings import Settings
 
@@ -43,6 +48,8 @@ class Tools:
     settings: Settings
     module: str
     slots: Slots
+    sagas: SagaStore
+    arguments: Arguments
     attachments: Attachments
     services: Services
 
@@ -50,7 +57,7 @@ class Tools:
 class Attempt:
     """A claimed job on this worker."""
 
-    def __init__(self, tools: Tools, message: Message, task: Task, claim: Claim, ctx: Context) -> None:
+    def __init__(self, tools: Tools, message: Message, task: Task | None, claim: Claim, ctx: Context) -> None:
         self._tools = tools
         self._message = message
         self._task = task
@@ -59,14 +66,23 @@ class Attempt:
         self._op = 0
         self._stopped_as = ""  # what to record when we cancelled the task: "released" or "cancelled"
         self._fault: Exception | None = None  # what to record when we ended the task for something that befell it
-        held = Claimed(message.tenant, message.id, claim.fence)
-        self._desk = Desk(tools.services, held, claim.snoozes, tools.settings.lease, self._end)
-        ctx.desk = self._desk
+        self._desk = self._open_desk()
         self._over = asyncio.Event()
         self._runner: asyncio.Task[Any] | None = None
+        self._leaving = False
+        self._holder = Holder.of(message.tenant, message.id, claim)
+        children = Children(tools.sagas, self._holder, message, tools.arguments, self._large_result)
+        ctx.bind(Steps(tools.sagas, self._holder), children)
+
+    def _open_desk(self) -> Desk:
+        held = Claimed(self._message.tenant, self._message.id, self._claim.fence)
+        lease = self._tools.settings.lease
+        self._ctx.desk = Desk(self._tools.services, held, self._claim.snoozes, lease, self._end)
+        return self._ctx.desk
 
     def release(self) -> None:
         """Give the job back unfinished: the worker stops. The attempt is not burnt."""
+        self._leaving = True
         self._stop("released")
 
     def _stop(self, recorded_as: str) -> None:
@@ -89,22 +105,45 @@ class Attempt:
             async with asyncio.TaskGroup() as tasks:
                 beat = tasks.create_task(self._beat())
                 report = tasks.create_task(self._report())
-                facts = await self._outcome(tasks)
+                facts = {} if self._claim.turned else await self._outcome(tasks)
                 # Not cancelled: an operation under way is finished, so that it does not meet the next one.
                 self._over.set()
                 self._ctx.news.set()
                 await asyncio.wait([report])
-                await self._record(**facts)
+                if self._claim.turned or await self._record(**facts) == "compensating":
+                    await self._compensate(tasks)
                 beat.cancel()
         except* StaleFence:
             self._ctx.cancelled = True
             log.warning("attempt.overtaken", job_id=self._message.id, fence=self._claim.fence)
 
+    async def _compensate(self, tasks: asyncio.TaskGroup) -> None:
+        """Undo the job, whose lease goes on being ours."""
+        facts: dict[str, Any] = {"to": "released"}
+        if not self._leaving:
+            self._desk = self._open_desk()  # the task's has been closed
+            undoing = Compensation(self._tools.sagas, self._holder, self._message, self._ctx, self._tools.slots)
+            self._runner = tasks.create_task(undoing.run(_jitter))
+            await asyncio.wait([self._runner])
+            await self._desk.close(abandoned=False)
+            if not self._runner.cancelled():
+                facts = self._runner.result()
+        await self._record(**facts)
+
+    def _known(self) -> Task:
+        if self._task is None:
+            raise AssertionError("a job without a task is only undone")
+        return self._task
+
+    async def _large_result(self, job_id: str) -> bytes | None:
+        result = await until_stored(lambda: self._tools.store.result(self._message.tenant, job_id))
+        return result.json if result else None
+
     async def _outcome(self, tasks: asyncio.TaskGroup) -> dict[str, Any]:
         self._runner = tasks.create_task(self._work())
         await asyncio.wait([self._runner])
         self._ctx.cancelled = True
-        await self._desk.close(abandoned=self._task.runs_in == "thread")
+        await self._desk.close(abandoned=self._known().runs_in == "thread")
         progress = self._ctx.take_progress()
         if self._runner.cancelled():
             if self._stopped_as:
@@ -122,12 +161,12 @@ class Attempt:
         except TimeoutError as error:
             shown = TaskTimeout(f"took longer than {self._claim.timeout:g} s") if limit.expired() else error
             return self._failure(shown)
-        except (Exception, SystemExit) as error:  # noqa: BLE001 - a task may raise anything; it is recorded with the job
-            return self._failure(error)
+        except (Exception, SystemExit, Suspended, BaseExceptionGroup) as error:  # noqa: BLE001 - a task may raise anything; it is recorded with the job
+            return suspension(error) or self._failure(error)
 
     async def _call(self) -> bytes:
         body = bytes(self._message.input)
-        task, tools = self._task, self._tools
+        task, tools = self._known(), self._tools
         if task.runs_in == "process":
             limit = tools.settings.max_result_bytes
             return await run_in_process(task, tools.module, self._ctx, body, max_result=limit)
@@ -148,7 +187,7 @@ class Attempt:
             attempt=self._message.attempt,
             max_attempts=self._claim.max_attempts,
             random=_jitter,
-            policy=self._task.policy,
+            policy=self._known().policy,
         )
         log.warning(
             "attempt.failed",

@@ -18,6 +18,7 @@ import msgspec
 
 from consumers.asking import Question, Said, Value
 from consumers.context import MAX_PROGRESS_MESSAGE, Attached, Cancelled, TaskSettings
+from consumers.durable import NotDurable
 from consumers.failures import Failure, error_of, failure_of
 from consumers.helpers import Helpers
 from consumers.outcome import USUAL, GiveUp, encode_result, printable
@@ -100,7 +101,7 @@ _answers: msgspec.msgpack.Decoder[Kept | Refused] = msgspec.msgpack.Decoder(Kept
 _values: msgspec.msgpack.Decoder[Answer | Failure] = msgspec.msgpack.Decoder(Answer | Failure)
 
 
-class ChildContext(Helpers):
+class ChildContext(Helpers, NotDurable):
     """The context inside the process: the same surface as `Context`, over the pipe."""
 
     def __init__(self, pipe: Pipe, facts: Facts) -> None:

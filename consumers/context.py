@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, TypedDict
 import msgspec
 
 from consumers.asking import Question, Value
+from consumers.durable import Durable
 from consumers.helpers import Helpers
 from consumers.outcome import printable
 from gateway.errors import StaleFence
@@ -48,7 +49,7 @@ class TaskSettings(msgspec.Struct, frozen=True):
     max_attachment_bytes: int = 64 * 1024 * 1024
 
 
-class Context(Helpers):
+class Context(Helpers, Durable):
     """One attempt of one job, as its task sees it. The methods say from where they may be called.
 
     Attributes:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from random import Random
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 import msgspec
 
@@ -24,6 +24,14 @@ class Retry(Exception):
     def __init__(self, message: str = "the task asked for another try", *, after: float | None = None) -> None:
         super().__init__(message)
         self.after = after
+
+
+class Suspended(BaseException):
+    """Unwinds a task whose job is to wait for its children; carries what to record. Not for tasks to catch."""
+
+    def __init__(self, facts: dict[str, Any]) -> None:
+        super().__init__("the job waits for its children")
+        self.facts = facts
 
 
 class Snooze(Exception):
@@ -133,13 +141,13 @@ def after_error(
     """Decide what follows an error of attempt `attempt` (1, 2, …)."""
     snoozed = snooze_of(error)
     if snoozed is not None:
-        delay = _within(snoozed.after, policy.delay(attempt, random))
+        delay = within(snoozed.after, policy.delay(attempt, random))
         return Outcome("snoozed", describe(snoozed, attempt, retryable=True), delay)
     retryable = policy.retryable(error)
     again = retryable and attempt < max_attempts
     usual = policy.delay(attempt, random)
     asked = error.after if isinstance(error, Retry) else None
-    delay = _within(asked, usual) if again else 0.0
+    delay = within(asked, usual) if again else 0.0
     return Outcome("retrying" if again else "failed", describe(error, attempt, retryable=retryable), delay)
 
 
@@ -154,7 +162,8 @@ def snooze_of(error: BaseException) -> Snooze | None:
     return None
 
 
-def _within(asked: float | None, usual: float) -> float:
+def within(asked: float | None, usual: float) -> float:
+    """Return the delay that was asked for, or the usual one, within its bounds (seconds)."""
     wanted = usual if asked is None or math.isnan(asked) else asked
     return min(max(wanted, 0.0), MAX_DELAY)
 

@@ -26,6 +26,7 @@ from gateway.jobs.model import PRIORITIES
 from gateway.jobs.queue import Delivery, JobQueue, Message
 from gateway.jobs.rebuild import Rebuilder
 from gateway.jobs.records import Claim
+from gateway.jobs.sagas import SagaStore
 from gateway.jobs.store import JobStore
 from gateway.settings import Settings
 
@@ -114,6 +115,8 @@ class Worker:
                     settings=self._settings,
                     module=self._plan.module,
                     slots=self._slots,
+                    sagas=SagaStore(self._store),
+                    arguments=self._rebuilder.arguments,
                     attachments=attachments,
                     services=Services.of(self._store.redis),
                 )
@@ -216,7 +219,7 @@ class Worker:
         elif self._stopping.is_set():
             await self._record(message, claim, to="released")
         else:
-            if claim.timeout > self._settings.consumer_timeout:
+            if claim.turned or claim.timeout > self._settings.consumer_timeout:
                 await delivery.ack()  # the broker would take it for stuck; lease and reaper own it now
             await self._run(message, claim, tools)
         await delivery.ack()
@@ -243,7 +246,7 @@ class Worker:
 
     async def _run(self, message: Message, claim: Claim, tools: Tools) -> None:
         task = self._tasks.get(message.type)
-        if task is None:
+        if task is None and not claim.turned:  # undoing needs none
             await self._refuse(message, claim)
             return
         ctx = Context(message, claim.max_attempts, self._settings, tools.attachments)

@@ -1,5 +1,5 @@
-"""The tasks that `gateway dev` runs: `echo`, `report.csv` and `image.thumbnails`."""
+"""The tasks that `gateway dev` runs: `echo`, `report.csv`, `image.thumbnails` and `order.process`."""
 
-from consumers.examples import echo, report, thumbnails
+from consumers.examples import echo, orders, report, thumbnails
 
-__all__ = ["echo", "report", "thumbnails"]
+__all__ = ["echo", "orders", "report", "thumbnails"]

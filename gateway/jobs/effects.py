@@ -5,13 +5,13 @@ from __future__ import annotations
 from typing import Final, Literal, NamedTuple
 
 from gateway.errors import StaleFence
-from gateway.jobs.store import job_script
+from gateway.jobs.scripts import load_script
 from gateway.store.redis import Store
 
 MAX_EFFECTS: Final = 64  # of a run
 MAX_EFFECT: Final = 16 * 1024  # bytes of JSON of one's result
 
-_ONCE = job_script("once")
+_ONCE = load_script("once")
 
 
 class Begun(NamedTuple):

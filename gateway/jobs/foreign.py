@@ -13,12 +13,12 @@ from typing import Any, Final, Literal, NamedTuple
 from gateway.auth.principals import DEFAULT_TENANT
 from gateway.jobs.document import implied_channels, static_json
 from gateway.jobs.model import INLINE_RESULT
-from gateway.jobs.store import job_script
+from gateway.jobs.scripts import load_script
 from gateway.settings import Settings
 from gateway.store.channels import ChannelStore
 from gateway.store.redis import Store
 
-_OBSERVE, _ALIAS, _REVOCATIONS = map(job_script, ("observe", "alias", "revocations"))
+_OBSERVE, _ALIAS, _REVOCATIONS = map(load_script, ("observe", "alias", "revocations"))
 AT_ONCE: Final = 100  # changes one script applies
 REVOKED_AT_ONCE: Final = 500
 

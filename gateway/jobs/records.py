@@ -27,13 +27,14 @@ class Submitted(NamedTuple):
 
 
 class Claim(NamedTuple):
-    """A worker's right to a job: valid while `fence` is the newest."""
+    """A worker's right to a job: valid while `fence` is the newest. `turned`: it only has to be undone."""
 
     fence: int
     max_attempts: int
     timeout: float
     traceparent: str
     snoozes: int = 0
+    turned: bool = False
 
 
 class Job(NamedTuple):

@@ -179,13 +179,14 @@ class JobRoutes:
         return attachment_response(request, found)
 
     async def index(self, request: Request) -> Response:
-        """GET /v1/jobs?status=&type=&owner=&limit=&cursor=: newest first."""
+        """GET /v1/jobs?status=&type=&owner=&parent=&limit=&cursor=: newest first."""
         principal = principal_of(request.scope)
         query = Query(request.query_params)
         page = query.page(default=50, maximum=100)
         status = query.choice("status", sorted(STATES))
         type_ = query.text("type")
         owner = query.text("owner")
+        parent = query.text("parent")
         query.check()
         if principal.kind == "key":
             require(principal, "jobs:read")
@@ -194,7 +195,13 @@ class JobRoutes:
         else:
             owner = principal.subject
         jobs, before = await self.service.store.find(
-            principal.tenant, limit=page.limit, before=page.cursor, status=status, type=type_, owner=owner
+            principal.tenant,
+            limit=page.limit,
+            before=page.cursor,
+            status=status,
+            type=type_,
+            owner=owner,
+            parent=parent,
         )
         return json_response(page_body([msgspec.Raw(job) for job in jobs], before or None), 200)
 

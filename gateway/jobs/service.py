@@ -19,7 +19,7 @@ from gateway.errors import (
     StoreUnavailable,
 )
 from gateway.events import MAX_CHANNELS, MAX_EVENT_BYTES, ProducerChannel, new_id
-from gateway.jobs.document import implied_channels, static_json
+from gateway.jobs.arguments import Arguments
 from gateway.jobs.model import JOB_ID, TERMINAL, TYPE, Priority
 from gateway.jobs.queue import JobQueue, Message
 from gateway.jobs.records import Job, Submitted
@@ -104,7 +104,7 @@ class JobService:
     ) -> None:
         self.store = store
         self._queue = queue
-        self._channels = channels
+        self._arguments = Arguments(channels, settings)
         self._watcher = watcher
         self._settings = settings
 
@@ -131,7 +131,7 @@ class JobService:
         key = hashlib.sha256(idempotency_key.encode()).hexdigest()[:32] if idempotency_key else None
         outcome = await self.store.submit(
             tenant,
-            **self._arguments(tenant, job_id, wanted, traceparent),
+            **self._arguments.of(tenant, job_id, wanted, traceparent, lease=PUBLISH_LEASE),
             key=key,
             fingerprint=_fingerprint(wanted),
         )
@@ -144,33 +144,11 @@ class JobService:
         if outcome.message is None:
             raise refusal(outcome.kind, wanted.type)
         job = outcome.job
-        if not _ms(wanted.delay):
+        if int((wanted.delay or 0) * 1000) == 0:
             job = await self._publish_new(outcome.message, job, key)
         if key is not None:
             await self._settle(tenant, key, job)
         return Accepted(job_id, job)
-
-    def _arguments(self, tenant: str, job_id: str, wanted: Submission, traceparent: str) -> dict[str, object]:
-        names = [*implied_channels(wanted.owner), *wanted.channels]
-        return {
-            "id": job_id,
-            "type": wanted.type,
-            "owner": wanted.owner,
-            "priority": wanted.priority,
-            "static": static_json(
-                tenant, job_id, wanted.type, wanted.owner, wanted.channels, wanted.priority, traceparent
-            ),
-            "input": bytes(wanted.input).decode(),
-            "max_attempts": wanted.max_attempts,
-            "timeout_ms": _ms(wanted.timeout),
-            "delay_ms": _ms(wanted.delay),
-            "ttl_ms": _ms(wanted.ttl),
-            "traceparent": traceparent,
-            "targets": [self._channels.target(name) for name in dict.fromkeys(names)],
-            "max_open": self._settings.max_open_jobs,
-            "lease_ms": int(PUBLISH_LEASE * 1000),
-            "unique": wanted.unique,
-        }
 
     async def cancel(self, tenant: str, job_id: str) -> bytes:
         """Cancel a job: at once if no worker holds it, else the worker is told.
@@ -290,7 +268,3 @@ def _id(job: bytes) -> str:
 
 def _fingerprint(wanted: Submission) -> str:
     return hashlib.sha256(msgspec.json.encode(wanted)).hexdigest()[:32]
-
-
-def _ms(seconds: float | None) -> int | None:
-    return None if seconds is None else int(seconds * 1000)

@@ -3,41 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from importlib import resources
 from typing import Any
 
 import msgspec
 
 from gateway.errors import Conflict, QuotaExceeded, StaleFence
-from gateway.jobs.deaths import death_of, lua_deaths
-from gateway.jobs.model import lua_tables
+from gateway.jobs.deaths import death_of
 from gateway.jobs.queue import Message
 from gateway.jobs.records import Claim, Due, Job, Result, Submitted, decode_message
-from gateway.jobs.schemas import JOB
-from gateway.store import deadletters
+from gateway.jobs.scripts import load_script as _script
 from gateway.store.redis import Script, Store
 
-PRELUDE = "\n".join(
-    [
-        deadletters.PRELUDE,
-        lua_tables(),
-        lua_deaths(),
-        f"local DATASCHEMA = '{JOB.uri}'",
-        resources.files("gateway.jobs").joinpath("lua/prelude.lua").read_text(),
-    ]
-)
-
-
-def job_script(name: str) -> Script:
-    """Load a script about jobs."""
-    return Script.load("gateway.jobs", f"lua/{name}.lua", prelude=PRELUDE)
-
-
-_SUBMIT, _SETTLE, _QUEUED, _WITHDRAW = map(job_script, ("submit", "settle", "queued", "withdraw"))
-_CLAIM, _HEARTBEAT, _ADVANCE, _DUE = map(job_script, ("claim", "heartbeat", "advance", "due"))
-_JOB, _RESULT, _LIST, _PURGE, _REQUEUE = map(job_script, ("job", "result", "list", "purge", "requeue"))
-_CANCEL, _RERUN, _RECHECK = map(job_script, ("cancel", "rerun", "recheck"))
-LOOK, RESTORE = map(job_script, ("look", "restore"))  # see restore.py
+_SUBMIT = _script("submit", "spawn_prelude")
+_SETTLE, _QUEUED, _WITHDRAW = map(_script, ("settle", "queued", "withdraw"))
+_CLAIM, _HEARTBEAT, _ADVANCE, _DUE = map(_script, ("claim", "heartbeat", "advance", "due"))
+_JOB, _RESULT, _LIST, _PURGE, _REQUEUE = map(_script, ("job", "result", "list", "purge", "requeue"))
+_CANCEL, _RERUN, _RECHECK = map(_script, ("cancel", "rerun", "recheck"))
+LOOK, RESTORE = map(_script, ("look", "restore"))  # see restore.py
 
 _REBUILD_LEASE_MS = 60_000  # the claim that follows takes it over at once; should it not, the due set does
 SCAN = 2000  # index entries one page of a list may look at
@@ -56,6 +38,10 @@ class JobStore:
 
     async def _run(self, script: Script, tenant: str, **arguments: object) -> Any:  # noqa: ANN401 - scripts differ
         return await self._store.run(script, self._store.tag(tenant), tenant=tenant, **arguments)
+
+    async def run_script(self, script: Script, tenant: str, **arguments: object) -> Any:  # noqa: ANN401 - scripts differ
+        """Run a script of `load_script` on the tenant's shard."""
+        return await self._run(script, tenant, **arguments)
 
     async def register(self, types: Mapping[str, tuple[str, int, float]]) -> None:
         """Make job types known: type → (pool, max attempts, timeout in seconds)."""
@@ -135,8 +121,8 @@ class JobStore:
             worker=msgspec.json.encode(worker).decode(),
         )
         if kind == b"claimed":
-            fence, attempts, timeout_ms, traceparent, snoozes = rest
-            return Claim(fence, attempts, timeout_ms / 1000, traceparent.decode(), snoozes)
+            fence, attempts, timeout_ms, traceparent, snoozes, turned = rest
+            return Claim(fence, attempts, timeout_ms / 1000, traceparent.decode(), snoozes, bool(turned))
         return rest[0].decode() if rest else "missing"
 
     async def heartbeat(self, tenant: str, job_id: str, fence: int, lease: float) -> bool:

@@ -59,6 +59,12 @@ def stuck(ctx: Context, job_input: Any) -> None:
         time.sleep(60)
 
 
+@task("process.step", processes=True)
+def step(ctx: Context, job_input: Any) -> None:
+    del job_input
+    ctx.step_sync("a", lambda: None)
+
+
 @task("process.helpers", processes=True, max_attempts=2, retry_on=(OSError,))
 def helpers(ctx: Context, job_input: Any) -> Any:
     """Use every helper over the pipe; the first attempt ends in an error worth another one."""

@@ -18,6 +18,7 @@ from gateway.auth.revocation import Revocations
 from gateway.auth.tickets import Tickets
 from gateway.errors import StoreUnavailable, Unauthenticated
 from gateway.events import Position, draft, new_id
+from gateway.jobs.arguments import Arguments
 from gateway.jobs.dead_filter import Filter
 from gateway.jobs.deadletters import DeadLetters
 from gateway.jobs.document import static_json
@@ -29,6 +30,8 @@ from gateway.jobs.queue import Letter, encode
 from gateway.jobs.rebuild import Rebuilder
 from gateway.jobs.records import Claim
 from gateway.jobs.restore import Restorer
+from gateway.jobs.sagas import Holder, SagaStore
+from gateway.jobs.service import Submission
 from gateway.jobs.store import JobStore
 from gateway.jobs.undertaker import Undertaker
 from gateway.settings import Settings, load
@@ -143,6 +146,39 @@ async def job_life(jobs: JobStore, channels: ChannelStore, tenant: str) -> None:
     assert await jobs.get(tenant, done) is None
 
 
+async def family_life(jobs: JobStore, channels: ChannelStore, tenant: str) -> None:
+    """A job with a step and a child, undone because it is cancelled."""
+    await jobs.register({"echo": ("default", 3, 60.0)})
+    arguments, sagas = Arguments(channels, Settings()), SagaStore(jobs)
+    wanted = Submission(type="echo")
+    accepted = await jobs.submit(tenant, **arguments.of(tenant, new_id("job_"), wanted, TRACE, lease=60))
+    assert accepted.message is not None
+    parent = accepted.message.id
+    claim = await jobs.claim(accepted.message, token="t", lease=60, worker="w")
+    assert isinstance(claim, Claim)
+    holder = Holder.of(tenant, parent, claim)
+    for to in ("started", "done"):
+        await sagas.step(holder, "a", to, undo="undo-a", result="1")
+    child, number = await sagas.spawn(holder, "c", arguments.child(tenant, new_id("job_"), wanted, TRACE, parent))
+    waiting = {"children": [number], "gather": 1, "fail_fast": False, "wait_ms": 60_000}
+    assert (await sagas.children(holder, [number], 1))[1][0].id == child
+    assert (await jobs.advance(tenant, parent, fence=claim.fence, op=1, to="waiting", **waiting))[1] == "waiting"
+    assert await jobs.cancel(tenant, parent)
+    due = await jobs.due(jobs._store.tag(tenant), limit=10, lease=60, publish=True)
+    (message,) = (message for message in due.messages if message.id == parent)
+    claim = await jobs.claim(message, token="t", lease=60, worker="w")
+    assert isinstance(claim, Claim)
+    assert claim.turned
+    assert (await sagas.steps(tenant, parent))[1][0].status == "done"
+    for to in ("undoing", "undone"):
+        await sagas.step(Holder.of(tenant, parent, claim), "a", to)
+    await jobs.advance(tenant, parent, fence=claim.fence, op=1, to="compensated")
+    for job_id in (parent, child):
+        job = await jobs.get(tenant, job_id)
+        assert job is not None
+        assert job.status == "cancelled"
+
+
 async def dead_letter_life(store: Store, jobs: JobStore, channels: ChannelStore, tenant: str) -> None:
     """Everything that can happen to dead letters."""
     dead, messages = DeadLetters(store, None, Settings()), DeadLetterStore(store, Settings())
@@ -205,6 +241,7 @@ async def presence_life(presence: PresenceStore, tenant: str) -> None:
 async def test_every_script_works_on_every_master(store: Watched, channels: ChannelStore, tenant: str) -> None:
     assert at_home(store, tenant) == TENANTS.index(tenant)
     await job_life(JobStore(store), channels, tenant)
+    await family_life(JobStore(store), channels, tenant)
     await dead_letter_life(store, JobStore(store), channels, tenant)
     await publish(channels, tenant, "a", 1)
     generation, sequence = await channels.head(tenant)

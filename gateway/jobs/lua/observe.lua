@@ -122,7 +122,7 @@ function ON.expired(j, o) finish(j, o, 'expired') end
 
 local answer = {}
 for i, o in ipairs(A.seen) do
-  local j = load_job(A.tenant, o.id) or o.born and bear(o)
+  local j = load_job(A.tenant, o.id) or o.born and o.state ~= 'requeued' and bear(o)
   if j and not TERMINAL[j.st] then
     ON[o.state](j, o)
     if not TERMINAL[j.st] then redis.call('ZADD', P .. 'due', NOW + A.silence_ms, member(j)) end

@@ -9,14 +9,17 @@
 --      fe fence, on last operation of this fence, ck token of the claim, cr crashes in this run, pc progress
 --      entries in the log, px offset up to which progress was pruned, uk unique key, ax how often the present attempt
 --      was put back without being burnt, dg its group while it is among the dead letters, dr why it failed last, or of
---      what it would die now {reason, group}
+--      what it would die now {reason, group}, sg saga, pa parent, cn children, cp their progress, cw which are waited
+--      for: see saga_prelude.lua
 --      of a foreign job: fo the system that runs it, fu its id there, by names the start it told of, nx the next
 --      attempt it told of too early, lt the word of a retry that is still to come
 --   s  what never changes, as the beginning of the job's JSON
 --   i  input   a  attempts, JSON objects joined by commas   r  result when it is stored apart   e  effects (once.lua)
 -- uniq:<tenant>:<type>:<key> is the id of the open job that has the unique key.
--- Indexes: ix:<tenant>:{all | s:<status> | t:<type> | o:<owner>} by id (ids sort by time); open {tenant: count};
--- due (by time) and ended (by end) and queued:<pool> (by time) hold '<tenant> <id>'.
+-- Indexes: ix:<tenant>:{all | s:<status> | t:<type> | o:<owner> | p:<parent>} by id (ids sort by time); open {tenant:
+-- count}; due (by time) and ended (by end) and queued:<pool> (by time) hold '<tenant> <id>'.
+
+local saga_json, family   -- saga_prelude.lua
 
 local function job_key(tenant, id) return P .. 'job:' .. tenant .. ':' .. id end
 local function index_key(tenant, what) return P .. 'ix:' .. tenant .. ':' .. what end
@@ -64,7 +67,7 @@ local function job_json(j)
     .. ',"run_after":' .. time_json(j.ra) .. ',"expires_at":' .. time_json(j.ea)
     .. ',"result":' .. (j.rs or 'null')
     .. ',"result_url":' .. (j.ru and '"/v1/jobs/' .. j.id .. '/result"' or 'null')
-    .. ',"error":' .. (j.er or 'null') .. '}'
+    .. ',"error":' .. (j.er or 'null') .. (j.sg and saga_json(j) or '') .. '}'
 end
 
 -- Keep the log's progress entries bounded: the newest stay, what they supersede goes.
@@ -133,6 +136,7 @@ local function enter(j, state, death)
     redis.call('HINCRBY', P .. 'open', j.tenant, -1)
     if j.uk then free_unique(j) end
   end
+  if j.pa or j.cn then family(j) end
 end
 
 local function allowed(j, state) return ALLOWED[j.st][state] end

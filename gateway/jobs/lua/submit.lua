@@ -1,9 +1,11 @@
 -- Accept a job. A: tenant, id, type, owner, priority, static (JSON up to and without pool and max_attempts), input,
 -- max_attempts, timeout_ms, delay_ms, ttl_ms, traceparent, targets, max_open, lease_ms (until somebody else may
--- publish it), key and fingerprint (of the Idempotency-Key), unique. A job this server lost is written anew with
--- rebuilt = {pool, run, attempt, created_at}: what it promised then is not asked again, not even that it is unique.
+-- publish it), key and fingerprint (of the Idempotency-Key), unique, parent (of a child: {id, fence, name}). A job this
+-- server lost is written anew with rebuilt = {pool, run, attempt, created_at}: what it promised then is not asked again,
+-- not even that it is unique.
 -- Answers {'accepted', job, message} | {'existing', job} | {'held', job that has the unique key} | {'unknown-type'} |
--- {'quota'} | {'mismatch'} | {'in-flight'} | {'replay', stored answer or '', job or ''}.
+-- {'quota'} | {'mismatch'} | {'in-flight'} | {'replay', stored answer or '', job or ''}; for a child as spawn_prelude.lua
+-- says.
 local idem = A.key and P .. 'idem:' .. A.tenant .. ':' .. A.key
 if idem then
   local known = redis.call('HMGET', idem, 'fingerprint', 'id', 'answer', 'until')
@@ -13,6 +15,13 @@ if idem then
     local first = load_job(A.tenant, known[2])
     return {'replay', known[3] or '', first and job_json(first) or ''}
   end
+end
+
+local parent
+if A.parent then
+  local answer
+  parent, answer = adopting()
+  if answer then return answer end
 end
 
 local existing = load_job(A.tenant, A.id)
@@ -44,6 +53,7 @@ local j = {
   po = pool, pr = A.priority, rn = 1, at = 1, ma = A.max_attempts or tonumber(max_attempts),
   tm = A.timeout_ms or tonumber(timeout), ca = NOW, ra = delayed and NOW + A.delay_ms or nil,
   ea = A.ttl_ms and NOW + A.ttl_ms or nil, tp = A.traceparent, tg = A.targets, fe = 0,
+  pa = parent and descent(parent) or nil,
   uk = not other and A.unique or nil,
 }
 if A.rebuilt then
@@ -66,4 +76,5 @@ if delayed then
   emit(j, 'job.scheduled')
 end
 save_job(j)
+if parent then return adopt(parent, j) end
 return {'accepted', job_json(j), message(j)}
