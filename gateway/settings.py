@@ -18,6 +18,7 @@ import msgspec
 
 from gateway.errors import ConfigurationError
 from gateway.store.address import RedisAddress
+from gateway.urls import check_address
 
 PREFIX = "GATEWAY_"
 _DAY = 86_400
@@ -269,9 +270,8 @@ def _check(settings: Settings) -> None:
     }
     for name, allowed in schemes.items():
         url = getattr(settings, name)
-        if url is not None and urlsplit(url).scheme not in allowed:
-            expected = " or ".join(f"{scheme}://" for scheme in allowed)
-            raise ConfigurationError(f"{PREFIX}{name.upper()} must start with {expected}")
+        if url is not None:
+            check_address(f"{PREFIX}{name.upper()}", url, allowed)
     for name in ("trusted_proxies", "webhook_allow"):
         for cidr in getattr(settings, name):
             try:
