@@ -89,7 +89,7 @@ async def test_a_broken_dependency(bench: Bench, examples: dict[str, Task], worl
             job = await bench.job(job_id)
             return job if job["error"] and job["error"]["type"] == "BreakerOpen" else {}
 
-        job = await eventually(put_back)
+        job = await eventually(put_back, 60.0)  # six attempts, each published by the reaper
     assert (len(world.calls), job["attempt"], job["status"]) == (5, 6, "retrying")
 
 
