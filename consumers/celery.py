@@ -19,7 +19,7 @@ from consumers.celery_events import TaskEvent, Unreadable, changes, of_result, r
 from consumers.celery_results import Held, Results
 from consumers.celery_rules import birth, rule_for
 from consumers.patience import until_stored
-from gateway.errors import StoreUnavailable
+from gateway.errors import GatewayError, StoreUnavailable
 from gateway.events import new_id
 from gateway.jobs.foreign import Birth, Change, ForeignJobs, Named, Revocation, Seen
 from gateway.jobs.queue import Incoming
@@ -154,9 +154,17 @@ class CeleryBridge:
         read_ = [of_result(meta) for meta in stored.values()]
         return {task_id: change for task_id, change in filter(None, read_) if ended(change)}
 
-    async def _observe(self, seen: dict[str, list[Seen]]) -> None:
+    async def _observe(self, seen: Mapping[str, list[Seen]]) -> None:
         for tenant, part in seen.items():
-            await until_stored(partial(self._jobs.observe, tenant, part))
+            try:
+                await until_stored(partial(self._jobs.observe, tenant, part))
+            except GatewayError as error:
+                if len(part) == 1:
+                    # Ending here would bring the same messages again, for ever, and stop all other tasks' stories.
+                    log.exception("celery.unrecorded", job_id=part[0].job_id, tenant=tenant, reason=error.code)
+                    continue
+                for one in part:  # which of them it is; what is recorded already is recognised
+                    await self._observe({tenant: [one]})
 
     def _on_result(self, message: bytes) -> None:
         """Hold what the backend says: the newest progress for a moment, an end until its event had its time."""

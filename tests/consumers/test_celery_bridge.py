@@ -13,7 +13,7 @@ import pytest
 from consumers.celery import QUEUE, BridgePlan, CeleryBridge
 from gateway.auth.principals import DEFAULT_TENANT
 from gateway.events import Position
-from gateway.jobs.foreign import ForeignJobs
+from gateway.jobs.foreign import ForeignJobs, Named
 from gateway.jobs.rabbitmq_celery import EVENTS, declare_celery_events
 from gateway.jobs.store import JobStore
 from gateway.settings import Settings, load
@@ -35,6 +35,7 @@ class Scene:
     def __init__(self, redis: RedisServer, rabbit: RabbitServer, store: Store, settings: Settings) -> None:
         self.redis = redis
         self.rabbit = rabbit
+        self.store = store
         self.jobs = JobStore(store)
         self.channels = ChannelStore(store, settings)
         self._foreign = ForeignJobs(store, settings, "celery", 3600)
@@ -47,9 +48,13 @@ class Scene:
                 message = aio_pika.Message(body, content_type="application/json", delivery_mode=2)
                 tasks.create_task(exchange.publish(message, "task.multi"))
 
+    async def job_of(self, task_id: str) -> Named | None:
+        """The job of a task."""
+        return (await self._foreign.named([(task_id, None)]))[0]
+
     async def log_of(self, task_id: str) -> list[dict[str, Any]]:
         """What the job of a task has told; nothing if there is none."""
-        (job,) = await self._foreign.named([(task_id, None)])
+        job = await self.job_of(task_id)
         if job is None:
             return []
         history = await self.channels.history(job.tenant, f"job:{job.job_id}", since=Position("", 0), limit=-1)
@@ -127,6 +132,19 @@ async def test_odd_messages_do_not_stop_it(scene: Scene) -> None:
     await scene.tell(*odd, *story("after"))
     await scene.until_ended(["after"])
     assert [data["status"] for data in await scene.log_of("bare")] == ["queued", "running"]
+
+
+async def test_a_job_that_cannot_be_recorded_holds_up_no_other(scene: Scene) -> None:
+    await scene.tell(event("task-received", "broken"))
+    await eventually(lambda: scene.log_of("broken"), RECOVERY)
+    job = await scene.job_of("broken")
+    assert job is not None
+    client = scene.store.client
+    for key in [key async for key in client.scan_iter(f"*{job.job_id}") if await client.type(key) == b"hash"]:
+        await client.delete(key)
+        await client.set(key, "not a job")
+    await scene.tell(event("task-started", "broken"), *story("other"))
+    await scene.until_ended(["other"])
 
 
 @pytest.mark.parametrize(
