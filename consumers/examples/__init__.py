@@ -1,5 +1,5 @@
-"""The tasks that `gateway dev` runs: `echo`, `report.csv` and `image.thumbnails`."""
+"""The tasks that `gateway dev` runs: `echo`, `report.csv`, `image.thumbnails` and `video.transcode`."""
 
-from consumers.examples import echo, report, thumbnails
+from consumers.examples import echo, report, thumbnails, video
 
-__all__ = ["echo", "report", "thumbnails"]
+__all__ = ["echo", "report", "thumbnails", "video"]
