@@ -37,14 +37,19 @@ from gateway.fanout.overload import turn_away
 from gateway.fanout.watch import watch
 from gateway.jobs.attachments import Attachments, open_attachments
 from gateway.jobs.calls import JobCalls
+from gateway.jobs.dead_routes import DeadLetterRoutes
+from gateway.jobs.deadletters import DeadLetters
 from gateway.jobs.queue import JobQueue
 from gateway.jobs.queues import open_queue
 from gateway.jobs.reaper import Reaper
+from gateway.jobs.rebuild import Rebuilder
 from gateway.jobs.routes import JobRoutes
 from gateway.jobs.service import JobService
 from gateway.jobs.store import JobStore
+from gateway.jobs.undertaker import Undertaker
 from gateway.settings import Settings
 from gateway.store.channels import ChannelStore
+from gateway.store.deadletters import DeadLetterStore
 from gateway.store.rates import Rates
 from gateway.store.redis import Store
 from gateway.telemetry.health import Readiness, readiness
@@ -176,9 +181,11 @@ async def _services(settings: Settings, shared: JobQueue | None) -> AsyncIterato
 
         hub = await stack.enter_async_context(Hub(settings.redis_url, channels, job_state))
         supervisor = await stack.enter_async_context(Supervisor())
+        jobs, letters = JobStore(store), DeadLetterStore(store, settings)
         attachments = await stack.enter_async_context(open_attachments(settings))
-        reaper = Reaper(JobStore(store), queue, settings, attachments.forget)
-        supervisor.keep("reaper", reaper.run)
+        supervisor.keep("reaper", Reaper(jobs, queue, settings, attachments.forget).run)
+        rebuilder = Rebuilder(jobs, channels, settings)
+        supervisor.keep("undertaker", Undertaker(store, queue, letters, rebuilder).run)
         revocations, issuers = Revocations(store), issuers_from(settings, fetch_public_keys)
         supervisor.keep("evictions", Evictions(hub, revocations).run)
         for issuer in issuers.issuers:
@@ -237,6 +244,7 @@ def _routes(app: Starlette, services: Services, samples: Mapping[str, Path]) -> 
     return [
         *HealthRoutes(lambda: _readiness(app, services)).routes(),
         *JobRoutes(service, channels, services.attachments).routes(),
+        *DeadLetterRoutes(DeadLetters(store, services.queue, settings), DeadLetterStore(store, settings)).routes(),
         *fanout_routes.routes(fanout),
         *auth_routes.routes(auth_routes.AuthServices(services.keys, tickets, services.tokens, services.revocations)),
         *page_routes(samples),

@@ -3,27 +3,18 @@
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncIterator, Callable, Coroutine
-from contextlib import asynccontextmanager
-from typing import Any, TypeVar, get_args
+from typing import get_args
 
 import click
-import uvloop
 
 from gateway.auth.keys import KeyStore
-from gateway.auth.principals import DEFAULT_TENANT, Capability, Scope
+from gateway.auth.principals import Capability, Scope
 from gateway.auth.revocation import MAX_REMEMBERED, REMEMBERED, Revocations
 from gateway.auth.secret import server_secret
 from gateway.auth.tokens import Claims, Tokens
-from gateway.errors import ConfigurationError, GatewayError
+from gateway.cli import opened_store, run_command, tenant_option
 from gateway.events import check_tenant, new_id
-from gateway.settings import Settings, load
-from gateway.store.redis import Store
 from gateway.web.responses import rfc3339
-
-T = TypeVar("T")
-
-_tenant = click.option("--tenant", default=DEFAULT_TENANT, show_default=True, help="Whose keys.")
 
 
 @click.group()
@@ -32,7 +23,7 @@ def keys() -> None:
 
 
 @keys.command("create")
-@_tenant
+@tenant_option
 @click.option("--name", required=True, help="What it is for.")
 @click.option(
     "--scope", "scopes", multiple=True, required=True, type=click.Choice(get_args(Scope)), help="May be repeated."
@@ -41,38 +32,38 @@ def create_key(tenant: str, name: str, scopes: tuple[str, ...]) -> None:
     """Make an API key; it is shown once."""
 
     async def create() -> str:
-        async with _store() as (store, settings):
+        async with opened_store() as (store, settings):
             _, token = await KeyStore(store, settings).create(check_tenant(tenant), name, scopes)
             return token
 
-    click.echo(_run(create))
+    click.echo(run_command(create))
 
 
 @keys.command("list")
-@_tenant
+@tenant_option
 def list_keys(tenant: str) -> None:
     """List a tenant's API keys."""
 
     async def found() -> list[str]:
-        async with _store() as (store, settings):
+        async with opened_store() as (store, settings):
             listed = await KeyStore(store, settings).list(tenant)
         return [f"{key.id}  {rfc3339(key.created_at)}  {key.name}  {' '.join(key.scopes)}" for key in listed]
 
-    for line in _run(found):
+    for line in run_command(found):
         click.echo(line)
 
 
 @keys.command("revoke")
-@_tenant
+@tenant_option
 @click.argument("key_id")
 def revoke_key(tenant: str, key_id: str) -> None:
     """Revoke an API key; what it opened is closed within a second."""
 
     async def revoke() -> None:
-        async with _store() as (store, settings):
+        async with opened_store() as (store, settings):
             await KeyStore(store, settings).revoke(tenant, key_id)
 
-    _run(revoke)
+    run_command(revoke)
 
 
 class _Default(click.Group):
@@ -91,7 +82,7 @@ def token() -> None:
 
 
 @token.command("create")
-@_tenant
+@tenant_option
 @click.argument("subject")
 @click.option("--ttl", default=3600, show_default=True, type=click.IntRange(1), help="Seconds it is valid.")
 @click.option("--channel", "channels", multiple=True, help="Allow subscribing to it; a trailing * stands for anything.")
@@ -99,7 +90,7 @@ def create_token(tenant: str, subject: str, ttl: int, channels: tuple[str, ...])
     """Make a subscriber token (a JWT) for the user SUBJECT."""
 
     async def mint() -> str:
-        async with _store() as (store, settings):
+        async with opened_store() as (store, settings):
             secret = await server_secret(store, settings)
         caps = (Capability(channels=channels, match="wildcard", allow=("sub", "hst")),) if channels else ()
         now = time.time()
@@ -113,11 +104,11 @@ def create_token(tenant: str, subject: str, ttl: int, channels: tuple[str, ...])
         )
         return Tokens(secret, issuer=settings.token_issuer, audience=settings.token_audience).mint(claims)
 
-    click.echo(_run(mint))
+    click.echo(run_command(mint))
 
 
 @token.command("revoke")
-@_tenant
+@tenant_option
 @click.option("--jti", help="The token with this id.")
 @click.option("--sub", help="All tokens this user has until now.")
 @click.option(
@@ -133,21 +124,7 @@ def revoke_token(tenant: str, jti: str | None, sub: str | None, ttl: int) -> Non
         raise click.UsageError("Give one of --jti and --sub.")
 
     async def revoke() -> None:
-        async with _store() as (store, _):
+        async with opened_store() as (store, _):
             await Revocations(store).revoke(check_tenant(tenant), "j" if jti else "u", jti or sub or "", ttl=ttl)
 
-    _run(revoke)
-
-
-@asynccontextmanager
-async def _store() -> AsyncIterator[tuple[Store, Settings]]:
-    settings = load()
-    async with Store.open(settings) as store:
-        yield store, settings
-
-
-def _run(program: Callable[[], Coroutine[Any, Any, T]]) -> T:
-    try:
-        return uvloop.run(program())
-    except (ConfigurationError, GatewayError) as error:
-        raise click.ClickException(str(error)) from None
+    run_command(revoke)

@@ -4,24 +4,26 @@ from __future__ import annotations
 
 import asyncio
 from abc import ABC, abstractmethod
-from collections.abc import Coroutine
+from collections.abc import Awaitable, Callable, Coroutine
 from contextlib import AbstractAsyncContextManager
 from random import uniform
-from typing import Final
+from typing import Final, Generic, TypeVar
 
 import structlog
 
-from gateway.jobs.queue import Delivery, Handler
+from gateway.jobs.queue import Returnable
+
+D = TypeVar("D", bound=Returnable)
 
 log = structlog.get_logger(__name__)
 
 FAILED_NAP: Final = 1.0  # seconds, jittered: what fails at once must not use up its deliveries in milliseconds
 
 
-class Consumption(AbstractAsyncContextManager[None], ABC):
+class Consumption(AbstractAsyncContextManager[None], ABC, Generic[D]):
     """The context of `JobQueue.consume`: owns the task that receives and the tasks that handle."""
 
-    def __init__(self, handler: Handler) -> None:
+    def __init__(self, handler: Callable[[D], Awaitable[None]]) -> None:
         self._handler = handler
         self._group = asyncio.TaskGroup()
         self._handling: set[asyncio.Task[None]] = set()
@@ -40,7 +42,7 @@ class Consumption(AbstractAsyncContextManager[None], ABC):
         """Tell that messages can come now."""
         self._opened.set()
 
-    def start(self, delivery: Delivery) -> None:
+    def start(self, delivery: D) -> None:
         """Handle a delivery in a task of its own. At the end nothing is started: the message stays unsettled."""
         self.spawn(self._handle(delivery))
 
@@ -53,11 +55,11 @@ class Consumption(AbstractAsyncContextManager[None], ABC):
         self._handling.add(task)
         task.add_done_callback(self._handling.discard)
 
-    async def _handle(self, delivery: Delivery) -> None:
+    async def _handle(self, delivery: D) -> None:
         try:
             await self._handler(delivery)
         except Exception:
-            log.exception("queue.handler_failed", job_id=delivery.message.id, tenant=delivery.message.tenant)
+            log.exception("queue.handler_failed", **delivery.about)
             await asyncio.sleep(uniform(0.5, 1.5) * FAILED_NAP)  # noqa: S311 - spreads load, guards nothing
             await delivery.requeue()
 

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from gateway.auth.keys import require
+from gateway.auth.keys import ROOT, require
 from gateway.auth.principals import Principal
-from gateway.errors import NotFound
+from gateway.errors import Forbidden, NotFound
 from gateway.jobs.records import Job
 from gateway.jobs.service import Submission
 
@@ -36,3 +36,13 @@ def check_reader(principal: Principal, job: Job) -> None:
         require(principal, "jobs:read")
     elif not principal.subject or job.owner != principal.subject:
         raise NotFound("there is no such job")
+
+
+def check_operator(principal: Principal) -> None:
+    """Insist on the root key: what belongs to no tenant may hold anything of any of them.
+
+    Raises:
+        Forbidden: it is another.
+    """
+    if principal.kind != "key" or principal.subject != ROOT:
+        raise Forbidden("Only the root key may see what belongs to no tenant")

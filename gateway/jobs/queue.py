@@ -9,14 +9,17 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import AbstractAsyncContextManager
-from typing import Annotated, Final, Protocol, Self
+from typing import Annotated, Any, Final, NamedTuple, Protocol, Self
 
 import msgspec
 
 from gateway.errors import ConfigurationError
 from gateway.jobs.model import POOL, PRIORITIES, Priority
 
-DEAD_LETTER_REASON: Final = "x-reason"  # the AMQP header that says why a message is dead
+DEAD_LETTER_REASON: Final = "x-reason"  # the AMQP header that says why a worker sent a message to the dead letters
+DEAD_LETTER_SOURCE: Final = "x-source"  # likewise, from which queue
+DEAD_LETTER_ID: Final = "x-message-id"  # likewise, the message's own id
+DEAD_LETTER_TENANT: Final = "x-tenant"  # likewise, whose it is, if that is known
 DELIVERY_LIMIT: Final = 20  # a backstop: crashes are counted in the store, long before this
 MAX_LENGTH: Final = 50_000  # messages ready per queue; past it a publisher is refused
 
@@ -59,7 +62,57 @@ class Message(msgspec.Struct, frozen=True, kw_only=True):
     timeout: Annotated[float, msgspec.Meta(gt=0)] = 300
 
 
-class Delivery(Protocol):
+class Letter(NamedTuple):
+    """A message that ended in the dead letters.
+
+    Attributes:
+        body: a `Message`, unless it is undecodable.
+        reason: a worker's sentence, or the queue's own word.
+        refused: a worker refused it; else nobody could be given it.
+        source: the queue it was in.
+        headers: its headers, and what the broker says of its death (`x-death`).
+        message_id: the sender's, if there is one.
+        content_type: likewise.
+        tenant: whose it is, where a worker knew although it is no `Message`.
+    """
+
+    body: bytes
+    reason: str
+    refused: bool
+    source: str
+    headers: Mapping[str, Any] = {}
+    message_id: str = ""
+    content_type: str = ""
+    tenant: str = ""
+
+
+class Returnable(Protocol):
+    """What a consumer was given, and may give back."""
+
+    @property
+    def about(self) -> Mapping[str, str]:
+        """What a log line says of it."""
+        ...
+
+    async def requeue(self) -> None:
+        """Somebody shall get it again."""
+        ...
+
+
+class DeadDelivery(Returnable, Protocol):
+    """A dead letter in the undertaker's hands. The first settlement counts."""
+
+    @property
+    def letter(self) -> Letter:
+        """What was delivered."""
+        ...
+
+    async def ack(self) -> None:
+        """It has been recorded."""
+        ...
+
+
+class Delivery(Returnable, Protocol):
     """A message in a consumer's hands. The first settlement counts; later ones do nothing.
 
     Where the connection it came by is gone, settling does nothing either: the message comes again, and the store knows
@@ -85,6 +138,7 @@ class Delivery(Protocol):
 
 
 Handler = Callable[[Delivery], Awaitable[None]]
+Undertaking = Callable[[DeadDelivery], Awaitable[None]]
 
 
 class JobQueue(Protocol):
@@ -126,6 +180,22 @@ class JobQueue(Protocol):
         Raises:
             ConfigurationError: as `declare`.
             QueueUnavailable: the broker is there, and consuming failed again and again.
+        """
+        ...
+
+    def consume_dead(self, handler: Undertaking) -> AbstractAsyncContextManager[None]:
+        """Receive the dead letters of all pools inside the context, as `consume` does messages."""
+        ...
+
+    async def dead_depth(self) -> int:
+        """Return how many dead letters wait for the undertaker; raises as `depth`."""
+        ...
+
+    async def resend(self, queue: str, body: bytes, *, headers: Mapping[str, object], content_type: str) -> None:
+        """Put a message that is none of ours back into the queue it died in; raises as `publish`.
+
+        Raises:
+            Conflict: this kind of queue holds no such messages.
         """
         ...
 

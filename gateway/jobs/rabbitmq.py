@@ -9,8 +9,9 @@ from __future__ import annotations
 import asyncio
 import itertools
 import secrets
-from collections.abc import Mapping
-from typing import Self
+from collections.abc import Mapping, Sequence
+from functools import partial
+from typing import Self, cast
 
 import aio_pika
 import structlog
@@ -19,15 +20,26 @@ from aio_pika.abc import AbstractIncomingMessage, HeadersType
 
 from gateway.errors import QueueUnavailable
 from gateway.jobs.amqp import PUBLISH_LIMIT, Lost, Publisher, scratch_channel
-from gateway.jobs.consumption import Consumption
 from gateway.jobs.model import PRIORITIES
-from gateway.jobs.queue import DEAD_LETTER_REASON, Handler, Message, check_pool, check_prefetch, encode
-from gateway.jobs.rabbitmq_consumer import RabbitConsumption, Subscription, inspect
+from gateway.jobs.queue import (
+    Handler,
+    Message,
+    Undertaking,
+    check_pool,
+    check_prefetch,
+    encode,
+)
+from gateway.jobs.rabbitmq_consumer import RabbitConsumption, Subscription, by_queue, inspect
+from gateway.jobs.rabbitmq_dead import DEAD_PREFETCH, RabbitDeadConsumption
 from gateway.jobs.topology import (
     DEAD,
+    DEAD_LETTERS,
+    DIRECT,
     JOBS,
     Limits,
+    burial_headers,
     clean_headers,
+    declare_dead_letters,
     declare_exchanges,
     declare_pool,
     queue_name,
@@ -38,7 +50,6 @@ log = structlog.get_logger(__name__)
 
 WATCH_EVERY = 30.0
 DECLARE_NAP = 1.0
-MAX_REASON = 500  # characters
 
 
 class RabbitQueue:
@@ -108,39 +119,64 @@ class RabbitQueue:
             ),
         )
 
-    def consume(self, pool: str, prefetch: Mapping[str, int], handler: Handler) -> Consumption:
+    def consume(self, pool: str, prefetch: Mapping[str, int], handler: Handler) -> RabbitConsumption:
         """Receive from a pool's queues inside the context."""
         check_pool(pool)
-        return RabbitConsumption(
-            Subscription(self._url, pool, check_prefetch(prefetch), self._limits, self._watch_every, self._bury),
-            handler,
+        declare = partial(declare_pool, pool=pool, limits=self._limits)
+        queues = by_queue(pool, check_prefetch(prefetch))
+        plan = Subscription(self._url, f"consumer {pool}", queues, declare, self._watch_every)
+        return RabbitConsumption(plan, handler, self._bury)
+
+    def consume_dead(self, handler: Undertaking) -> RabbitDeadConsumption:
+        """Receive the dead letters inside the context."""
+        queues = {DEAD_LETTERS: DEAD_PREFETCH}
+        plan = Subscription(self._url, "undertaker", queues, declare_dead_letters, self._watch_every)
+        return RabbitDeadConsumption(plan, handler)
+
+    async def resend(self, queue: str, body: bytes, *, headers: Mapping[str, object], content_type: str) -> None:
+        """Put a message back into the queue it died in."""
+        outgoing = aio_pika.Message(
+            body,
+            content_type=content_type or None,
+            delivery_mode=DeliveryMode.PERSISTENT,
+            message_id=f"again:{secrets.token_hex(8)}:{next(self._numbers)}",
+            headers=clean_headers(cast("HeadersType", headers)),  # what the broker gave, by way of JSON
         )
+        await self._publisher.publish(DIRECT, queue, outgoing)
+
+    async def dead_depth(self) -> int:
+        """Return how many dead letters are ready."""
+        return (await self._depths([DEAD_LETTERS]))[DEAD_LETTERS]
 
     async def depth(self, pool: str) -> dict[str, int]:
         """Return how many messages are ready, per class."""
         check_pool(pool)
+        found = await self._depths([queue_name(pool, priority) for priority in PRIORITIES])
+        return {priority: found[queue_name(pool, priority)] for priority in PRIORITIES}
+
+    async def _depths(self, names: Sequence[str]) -> dict[str, int]:
         if not self._publisher.up:
             raise QueueUnavailable
         try:
             async with asyncio.timeout(PUBLISH_LIMIT):
                 connection = await self._publisher.ready()
-                found = {priority: await inspect(connection, queue_name(pool, priority)) for priority in PRIORITIES}
+                found = {name: await inspect(connection, name) for name in names}
         except (Lost, TimeoutError) as error:
             raise QueueUnavailable from error
-        return {priority: queue.message_count or 0 if queue else 0 for priority, queue in found.items()}
+        return {name: queue.message_count or 0 if queue else 0 for name, queue in found.items()}
 
     def healthy(self) -> bool:
         """Say whether publishing can work now."""
         return self._publisher.up
 
-    async def _bury(self, incoming: AbstractIncomingMessage, reason: str) -> None:
+    async def _bury(self, incoming: AbstractIncomingMessage, queue: str, reason: str) -> None:
         """Publish what was delivered to the dead letters.
 
         Raises:
             QueueFull, QueueUnavailable: it may not be there.
         """
         log.warning("queue.dead_letter", message_id=incoming.message_id, job_id=incoming.correlation_id, reason=reason)
-        headers = {**clean_headers(incoming.headers), DEAD_LETTER_REASON: reason[:MAX_REASON]}
+        headers = burial_headers(incoming.headers, reason, source=queue, message_id=incoming.message_id or "")
         outgoing = self._outgoing(
             incoming.body,
             message_id=f"dead:{secrets.token_hex(8)}:{next(self._numbers)}",

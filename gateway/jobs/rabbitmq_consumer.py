@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from abc import abstractmethod
+from collections.abc import Awaitable, Callable, Mapping
+from functools import partial
 from typing import NamedTuple
 
 import structlog
@@ -13,17 +15,18 @@ from pamqp.commands import Queue
 
 from gateway.errors import QueueFull, QueueUnavailable
 from gateway.jobs.amqp import SETUP_LIMIT, Lost, Signal, driver_errors, keep, open_channel, scratch_channel
-from gateway.jobs.consumption import Consumption
+from gateway.jobs.consumption import Consumption, D
 from gateway.jobs.model import Priority
-from gateway.jobs.queue import Handler, Message, Undecodable, decode
-from gateway.jobs.topology import Limits, declare_pool, queue_name
+from gateway.jobs.queue import Delivery, Handler, Message, Undecodable, decode
+from gateway.jobs.topology import queue_name
 
 log = structlog.get_logger(__name__)
 
 SUBSCRIBE_TRIES = 10
 UNBURIED_NAP = 1.0
 
-Bury = Callable[[AbstractIncomingMessage, str], Awaitable[None]]
+# Publishes what was delivered from a queue to the dead letters, with the reason.
+Bury = Callable[[AbstractIncomingMessage, str, str], Awaitable[None]]
 
 
 async def inspect(connection: AbstractConnection, name: str) -> Queue.DeclareOk | None:
@@ -41,7 +44,9 @@ async def inspect(connection: AbstractConnection, name: str) -> Queue.DeclareOk 
 
 
 class _RabbitDelivery:
-    def __init__(self, incoming: AbstractIncomingMessage, message: Message, bury: Bury) -> None:
+    def __init__(
+        self, incoming: AbstractIncomingMessage, message: Message, bury: Callable[[str], Awaitable[None]]
+    ) -> None:
         self._incoming = incoming
         self._message = message
         self._bury = bury
@@ -51,6 +56,10 @@ class _RabbitDelivery:
     def message(self) -> Message:
         return self._message
 
+    @property
+    def about(self) -> Mapping[str, str]:
+        return {"job_id": self._message.id, "tenant": self._message.tenant}
+
     async def ack(self) -> None:
         await self._settle("ack", self._incoming.ack)
 
@@ -59,14 +68,14 @@ class _RabbitDelivery:
 
     async def reject(self, reason: str) -> None:
         if not self._settled and _came_by_living(self._incoming):
-            await _bury_or_requeue(self._incoming, reason, self._bury)
+            await _bury_or_requeue(self._incoming, partial(self._bury, reason))
             self._settled = True
 
     async def _settle(self, how: str, settle: Callable[[], Awaitable[None]]) -> None:
         if self._settled:
             return
         self._settled = True
-        await _settle(self._incoming, how, settle)
+        await settle_if_living(self._incoming, how, settle)
 
 
 def _came_by_living(incoming: AbstractIncomingMessage) -> bool:
@@ -76,7 +85,8 @@ def _came_by_living(incoming: AbstractIncomingMessage) -> bool:
         return False
 
 
-async def _settle(incoming: AbstractIncomingMessage, how: str, settle: Callable[[], Awaitable[None]]) -> None:
+async def settle_if_living(incoming: AbstractIncomingMessage, how: str, settle: Callable[[], Awaitable[None]]) -> None:
+    """Settle; when the connection it came by is gone nothing happens."""
     try:
         with driver_errors():
             await settle()
@@ -85,15 +95,15 @@ async def _settle(incoming: AbstractIncomingMessage, how: str, settle: Callable[
         log.debug("queue.unsettled", how=how, job_id=incoming.correlation_id, reason=str(error))
 
 
-async def _bury_or_requeue(incoming: AbstractIncomingMessage, reason: str, bury: Bury) -> None:
+async def _bury_or_requeue(incoming: AbstractIncomingMessage, bury: Callable[[], Awaitable[None]]) -> None:
     """Acknowledge a message only when the dead letters have it."""
     try:
-        await bury(incoming, reason)
+        await bury()
     except (QueueFull, QueueUnavailable):
         await asyncio.sleep(UNBURIED_NAP)
-        await _settle(incoming, "requeue", incoming.nack)
+        await settle_if_living(incoming, "requeue", incoming.nack)
     else:
-        await _settle(incoming, "ack", incoming.ack)
+        await settle_if_living(incoming, "ack", incoming.ack)
 
 
 class Subscription(NamedTuple):
@@ -101,32 +111,34 @@ class Subscription(NamedTuple):
 
     Attributes:
         url: the broker.
-        pool: the pool.
-        prefetch: unsettled deliveries at a time, by class.
-        limits: of the queues, which are declared on every connection.
+        name: of the connection.
+        prefetch: unsettled deliveries at a time, by queue.
+        declare: makes the queues, on every connection.
         watch_every: seconds between looks at whether the broker still knows our consumers.
-        bury: publishes a delivered message to the dead letters.
     """
 
     url: str
-    pool: str
-    prefetch: dict[Priority, int]
-    limits: Limits
+    name: str
+    prefetch: Mapping[str, int]
+    declare: Callable[[AbstractChannel], Awaitable[object]]
     watch_every: float
-    bury: Bury
 
 
-class RabbitConsumption(Consumption):
-    """The context of `RabbitQueue.consume`: one connection, an AMQP channel per class, made anew when lost."""
+class Subscriber(Consumption[D]):
+    """Consumes on one connection, with an AMQP channel per queue; all of it is made anew when lost."""
 
-    def __init__(self, subscription: Subscription, handler: Handler) -> None:
+    def __init__(self, subscription: Subscription, handler: Callable[[D], Awaitable[None]]) -> None:
         super().__init__(handler)
         self._plan = subscription
         self._tries = 0
 
+    @abstractmethod
+    async def on_message(self, queue: str, incoming: AbstractIncomingMessage) -> None:
+        """Take what came from a queue: `start` a delivery, or `spawn` what becomes of it."""
+
     async def feed(self) -> None:
         """Consume on one connection after the other."""
-        await keep(self._plan.url, f"consumer {self._plan.pool}", self._session)
+        await keep(self._plan.url, self._plan.name, self._session)
 
     async def _session(self, connection: AbstractConnection) -> None:
         lost = Signal()
@@ -141,38 +153,53 @@ class RabbitConsumption(Consumption):
                 raise QueueUnavailable(f"consuming failed {self._tries} times: {error}") from error
             raise
         self._tries = 0
-        log.debug("queue.consuming", pool=self._plan.pool, amqp_channels=len(amqp_channels))
+        log.debug("queue.consuming", connection=self._plan.name, amqp_channels=len(amqp_channels))
         self.opened()
         while True:
             await lost.raised(self._plan.watch_every)
             await self._check(connection)
 
     async def _subscribe(self, connection: AbstractConnection, lost: Signal) -> list[AbstractChannel]:
-        """Consume with an AMQP channel per class: the prefetch is the AMQP channel's."""
+        """Consume with an AMQP channel per queue: the prefetch is the AMQP channel's."""
         async with scratch_channel(connection) as amqp_channel:
-            await declare_pool(amqp_channel, self._plan.pool, self._plan.limits)
+            await self._plan.declare(amqp_channel)
         opened = []
-        for priority, limit in self._plan.prefetch.items():
+        for name, limit in self._plan.prefetch.items():
             amqp_channel = await open_channel(connection, lost=lost)
             opened.append(amqp_channel)
             underlay = await amqp_channel.get_underlay_channel()
             underlay.on_consumer_cancel_callbacks.add(lambda _: lost.set("the broker cancelled a consumer"))
             await amqp_channel.set_qos(prefetch_count=limit)
-            queue = await amqp_channel.get_queue(queue_name(self._plan.pool, priority), ensure=False)
-            await queue.consume(self._on_message)
+            queue = await amqp_channel.get_queue(name, ensure=False)
+            await queue.consume(partial(self.on_message, name))
         return opened
 
     async def _check(self, connection: AbstractConnection) -> None:
         """Raise `Lost` when the broker does not know our consumers any more, although nobody told."""
-        for priority in self._plan.prefetch:
-            found = await inspect(connection, queue_name(self._plan.pool, priority))
+        for name in self._plan.prefetch:
+            found = await inspect(connection, name)
             if found is None or not found.consumer_count:
-                raise Lost(f"the queue {queue_name(self._plan.pool, priority)} has no consumer")
+                raise Lost(f"the queue {name} has no consumer")
 
-    async def _on_message(self, incoming: AbstractIncomingMessage) -> None:
+
+class RabbitConsumption(Subscriber[Delivery]):
+    """The context of `RabbitQueue.consume`."""
+
+    def __init__(self, subscription: Subscription, handler: Handler, bury: Bury) -> None:
+        super().__init__(subscription, handler)
+        self._bury = bury
+
+    async def on_message(self, queue: str, incoming: AbstractIncomingMessage) -> None:
+        """Deliver a message; what is none goes to the dead letters."""
+        bury = partial(self._bury, incoming, queue)
         try:
             message = decode(incoming.body)
         except Undecodable as error:
-            self.spawn(_bury_or_requeue(incoming, f"undecodable: {error}", self._plan.bury))
+            self.spawn(_bury_or_requeue(incoming, partial(bury, f"undecodable: {error}")))
             return
-        self.start(_RabbitDelivery(incoming, message, self._plan.bury))
+        self.start(_RabbitDelivery(incoming, message, bury))
+
+
+def by_queue(pool: str, prefetch: Mapping[Priority, int]) -> dict[str, int]:
+    """Return the prefetch by the names of the queues."""
+    return {queue_name(pool, priority): limit for priority, limit in prefetch.items()}

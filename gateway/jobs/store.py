@@ -9,16 +9,25 @@ from typing import Any
 import msgspec
 
 from gateway.errors import Conflict, QuotaExceeded, StaleFence
+from gateway.jobs.deaths import death_of, lua_deaths
 from gateway.jobs.model import lua_tables
 from gateway.jobs.queue import Message
 from gateway.jobs.records import Claim, Due, Job, Result, Submitted, decode_message
+from gateway.store import deadletters
 from gateway.store.redis import Script, Store
 
-_PRELUDE = lua_tables() + "\n" + resources.files("gateway.jobs").joinpath("lua/prelude.lua").read_text()
+PRELUDE = "\n".join(
+    [
+        deadletters.PRELUDE,
+        lua_tables(),
+        lua_deaths(),
+        resources.files("gateway.jobs").joinpath("lua/prelude.lua").read_text(),
+    ]
+)
 
 
 def _script(name: str) -> Script:
-    return Script.load("gateway.jobs", f"lua/{name}.lua", prelude=_PRELUDE)
+    return Script.load("gateway.jobs", f"lua/{name}.lua", prelude=PRELUDE)
 
 
 _SUBMIT, _SETTLE, _QUEUED, _WITHDRAW = map(_script, ("submit", "settle", "queued", "withdraw"))
@@ -140,6 +149,9 @@ class JobStore:
             StaleFence: another worker owns the job, or it has ended.
             Conflict: the state machine does not allow it.
         """
+        error = facts.get("error")
+        if isinstance(error, str):
+            facts["death"] = death_of(error)
         kind, *rest = await self._run(_ADVANCE, tenant, id=job_id, fence=fence, op=op, to=to, **facts)
         if kind == b"stale":
             raise StaleFence
@@ -161,14 +173,18 @@ class JobStore:
             raise Conflict(f"the job has {said.decode()} already")
         return bytes(said)
 
-    async def rerun(self, tenant: str, job_id: str, *, lease: float, max_open: int) -> tuple[bytes, Message] | None:
+    async def rerun(
+        self, tenant: str, job_id: str, *, lease: float, max_open: int, dead: bool = False
+    ) -> tuple[bytes, Message] | None:
         """Accept an ended job for a new run; returns the job and what to publish, or None when there is none.
+
+        The due set publishes it after `lease` seconds. With `dead` only what is among the dead letters is run again.
 
         Raises:
             Conflict: it has not ended.
             QuotaExceeded: the tenant has `max_open` open jobs.
         """
-        found = await self._run(_RERUN, tenant, id=job_id, lease_ms=int(lease * 1000), max_open=max_open)
+        found = await self._run(_RERUN, tenant, id=job_id, lease_ms=int(lease * 1000), max_open=max_open, dead=dead)
         if not found:
             return None
         kind, *rest = found

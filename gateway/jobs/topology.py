@@ -13,12 +13,21 @@ from aio_pika.exceptions import ChannelPreconditionFailed
 
 from gateway.errors import ConfigurationError
 from gateway.jobs.model import PRIORITIES, Priority
-from gateway.jobs.queue import DELIVERY_LIMIT, MAX_LENGTH
+from gateway.jobs.queue import (
+    DEAD_LETTER_ID,
+    DEAD_LETTER_REASON,
+    DEAD_LETTER_SOURCE,
+    DEAD_LETTER_TENANT,
+    DELIVERY_LIMIT,
+    MAX_LENGTH,
+)
 
+DIRECT: Final = ""  # the default exchange: a queue's name is the key that leads to it
 JOBS: Final = "jobs"
 DEAD: Final = "jobs.dead"
 DEAD_LETTERS: Final = "jobs.dlq"
 MAX_BYTES: Final = 1 << 30
+MAX_REASON: Final = 500  # characters
 
 Arguments = dict[str, str | int]
 
@@ -66,6 +75,25 @@ def clean_headers(headers: HeadersType) -> HeadersType:
     return {name: value for name, value in headers.items() if not name.startswith(own)}
 
 
+def burial_headers(headers: HeadersType, reason: str, *, source: str, message_id: str, tenant: str = "") -> HeadersType:
+    """Return the headers of a message that goes to the dead letters.
+
+    Args:
+        headers: those it came with.
+        reason: a sentence; `undecodable: …` when it is not what its queue is for.
+        source: the queue it came from.
+        message_id: its own id, if it has one.
+        tenant: whose it is, if that is known.
+    """
+    told = {
+        DEAD_LETTER_REASON: reason[:MAX_REASON],
+        DEAD_LETTER_SOURCE: source,
+        DEAD_LETTER_ID: message_id,
+        DEAD_LETTER_TENANT: tenant,
+    }
+    return {**clean_headers(headers), **told}
+
+
 async def declare_exchanges(amqp_channel: AbstractChannel) -> dict[str, AbstractExchange]:
     """Declare what every process publishes to.
 
@@ -73,11 +101,27 @@ async def declare_exchanges(amqp_channel: AbstractChannel) -> dict[str, Abstract
         ConfigurationError: an exchange exists and is another.
     """
     try:
-        return {
+        ours = {
             name: await amqp_channel.declare_exchange(name, ExchangeType.TOPIC, durable=True) for name in (JOBS, DEAD)
         }
     except ChannelPreconditionFailed as error:
         raise ConfigurationError(f"RabbitMQ has an exchange of ours with other properties: {error}") from None
+    return {DIRECT: amqp_channel.default_exchange, **ours}
+
+
+async def declare_dead_letters(amqp_channel: AbstractChannel) -> AbstractQueue:
+    """Declare the dead letters' queue, bound.
+
+    Raises:
+        ConfigurationError: it exists with other arguments.
+    """
+    await declare_exchanges(amqp_channel)
+    try:
+        dead = await amqp_channel.declare_queue(DEAD_LETTERS, durable=True, arguments=dict(DEAD_LETTER_ARGUMENTS))
+        await dead.bind(DEAD, "#")
+    except ChannelPreconditionFailed as error:
+        raise ConfigurationError(f"RabbitMQ has {DEAD_LETTERS} with other arguments: {error}") from None
+    return dead
 
 
 async def declare_pool(amqp_channel: AbstractChannel, pool: str, limits: Limits) -> dict[Priority, AbstractQueue]:
@@ -86,10 +130,8 @@ async def declare_pool(amqp_channel: AbstractChannel, pool: str, limits: Limits)
     Raises:
         ConfigurationError: a queue exists with other arguments.
     """
-    await declare_exchanges(amqp_channel)
+    await declare_dead_letters(amqp_channel)
     try:
-        dead = await amqp_channel.declare_queue(DEAD_LETTERS, durable=True, arguments=dict(DEAD_LETTER_ARGUMENTS))
-        await dead.bind(DEAD, "#")
         queues = {}
         for priority in PRIORITIES:
             queue = await amqp_channel.declare_queue(

@@ -39,7 +39,7 @@ class WatchedQueue(LocalQueue):
         super().__init__()
         self.handled: list[str] = []
 
-    def consume(self, pool: str, prefetch: Mapping[str, int], handler: Handler) -> Consumption:
+    def consume(self, pool: str, prefetch: Mapping[str, int], handler: Handler) -> Consumption[Delivery]:
         async def watched(delivery: Delivery) -> None:
             await handler(delivery)
             self.handled.append(delivery.message.id)

@@ -9,6 +9,7 @@ import pytest
 from redis.asyncio import Redis
 
 from tests.e2e.stack import Stack, stack
+from tests.support.brokers import forget_dead_letters
 from tests.support.servers import RabbitServer, RedisServer
 
 
@@ -16,6 +17,7 @@ from tests.support.servers import RabbitServer, RedisServer
 def product(redis_url: str, amqp_url: str, redis: Redis, tmp_path: Path) -> Iterator[Stack]:
     """A stack on the shared servers, with an empty Redis. The test starts what it needs."""
     del redis  # emptied
+    forget_dead_letters(amqp_url)
     with stack(redis_url, amqp_url, tmp_path) as running:
         yield running
 

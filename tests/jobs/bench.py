@@ -26,6 +26,7 @@ class Bench:
 
     def __init__(self, store: Store, settings: Settings) -> None:
         self.store = store
+        self.settings = settings
         self.jobs = JobStore(store)
         self.channels = ChannelStore(store, settings)
         self.tag = store.tag(TENANT)

@@ -18,13 +18,20 @@ from gateway.auth.revocation import Revocations
 from gateway.auth.tickets import Tickets
 from gateway.errors import StoreUnavailable, Unauthenticated
 from gateway.events import Position, draft, new_id
+from gateway.jobs.dead_filter import Filter
+from gateway.jobs.deadletters import DeadLetters
 from gateway.jobs.document import static_json
+from gateway.jobs.local import LocalQueue
+from gateway.jobs.queue import Letter, encode
+from gateway.jobs.rebuild import Rebuilder
 from gateway.jobs.records import Claim
 from gateway.jobs.store import JobStore
+from gateway.jobs.undertaker import Undertaker
 from gateway.settings import Settings, load
 from gateway.store.address import Node, RedisAddress
 from gateway.store.channels import ChannelStore
 from gateway.store.cluster import ClusterClient
+from gateway.store.deadletters import DeadLetterStore
 from gateway.store.places import places
 from gateway.store.presence import Change, Lease, PresenceStore
 from gateway.store.rates import Rates
@@ -124,6 +131,30 @@ async def job_life(jobs: JobStore, channels: ChannelStore, tenant: str) -> None:
     assert await jobs.get(tenant, done) is None
 
 
+async def dead_letter_life(store: Store, jobs: JobStore, channels: ChannelStore, tenant: str) -> None:
+    """Everything that can happen to dead letters."""
+    dead, messages = DeadLetters(store, None, Settings()), DeadLetterStore(store, Settings())
+    raw = await messages.bury(tenant, "undecodable", "q", b"x", {})
+    groups, _, total = await messages.groups(tenant, limit=9)
+    assert (groups[0].sample, total) == (raw, 1)
+    assert (await dead.find(tenant, Filter(), limit=9)).total == 1
+    assert await dead.show(tenant, raw)
+    assert await dead.discard(tenant, [raw]) == 1
+    assert await messages.prune(store.tag(tenant)) == 0
+    job_id = new_id("job_")
+    static = static_json(tenant, job_id, "echo", "ann", [], "default", TRACE)
+    facts: dict[str, Any] = {"type": "echo", "owner": "ann", "priority": "default", "static": static, "input": "1"}
+    targets = [channels.target("jobs")]
+    outcome = await jobs.submit(
+        tenant, id=job_id, traceparent=TRACE, targets=targets, max_open=100, lease_ms=60_000, **facts
+    )
+    assert outcome.message is not None
+    undertaker = Undertaker(store, LocalQueue(), messages, Rebuilder(jobs, channels, Settings()))
+    letter = Letter(encode(outcome.message), "no", refused=True, source="q")
+    assert await undertaker._record(letter) == "failed"
+    assert (await dead.discard_many(tenant, Filter(), limit=9)).done == 1
+
+
 async def keys_and_revocations(store: Store, tenant: str) -> None:
     keys, revocations = KeyStore(store, Settings()), Revocations(store)
     key, _ = await keys.create(tenant, "ci", ["jobs:write"])
@@ -146,6 +177,7 @@ async def presence_life(presence: PresenceStore, tenant: str) -> None:
 async def test_every_script_works_on_every_master(store: Watched, channels: ChannelStore, tenant: str) -> None:
     assert at_home(store, tenant) == TENANTS.index(tenant)
     await job_life(JobStore(store), channels, tenant)
+    await dead_letter_life(store, JobStore(store), channels, tenant)
     await publish(channels, tenant, "a", 1)
     generation, sequence = await channels.head(tenant)
     await publish(channels, tenant, "b", 2)

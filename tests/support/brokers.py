@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
 from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack, asynccontextmanager
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from typing import Literal
 
 import aio_pika
 from aio_pika.abc import AbstractChannel, AbstractIncomingMessage
+from aio_pika.exceptions import AMQPError
 
 from gateway.jobs.local import LocalQueue
 from gateway.jobs.queue import JobQueue, decode
@@ -93,3 +96,17 @@ async def dead_letter(url: str, marker: bytes) -> AbstractIncomingMessage:
         incoming = await eventually(found)
         assert incoming is not None
         return incoming
+
+
+def forget_dead_letters(url: str) -> None:
+    """Empty the dead letters of a shared broker: an undertaker would deal with what earlier tests left there."""
+
+    async def forget() -> None:
+        with suppress(OSError, AMQPError):  # there is no broker, or nobody has declared the queue
+            async with plain(url) as amqp_channel:
+                queue = await amqp_channel.get_queue(DEAD_LETTERS, ensure=True)
+                await queue.purge()
+
+    # The test may have a loop of its own.
+    with ThreadPoolExecutor(1) as thread:
+        thread.submit(asyncio.run, forget()).result()

@@ -1,5 +1,5 @@
 -- What the worker that holds the fence has to say. A: tenant, id, fence, op (1, 2, 3 … under this fence), lease_ms, to:
--- 'progress' (progress), 'succeeded' (result, apart), 'failed' (error), 'retrying' (error, delay_ms), 'cancelled',
+-- 'progress' (progress), 'succeeded' (result, apart), 'failed' (error, death), 'retrying' (error, delay_ms), 'cancelled',
 -- 'released' (the worker stops; the attempt is not burnt). Answers {'ok', version, state} | {'stale'} | {'refused', state}.
 local j = load_job(A.tenant, A.id)
 if not j or j.fe ~= A.fence then
@@ -15,6 +15,8 @@ if j.st == 'cancelling' and (to == 'failed' or to == 'retrying') then to = 'canc
 if to ~= 'progress' and not allowed(j, to) then return {'refused', j.st} end
 
 j.on, j.lf = A.op, A.fence
+-- A job that is being undone dies of what began it, unless that is what fails.
+if A.death and (j.st ~= 'compensating' or to == 'failed') then j.dr = A.death end
 if A.progress then j.pg = A.progress end   -- with the end comes what was last reported
 if to == 'progress' then
   due_at(j, NOW + A.lease_ms)

@@ -18,7 +18,7 @@ local function recover(j)
   end_attempt(j, j.er)
   if j.cr >= CRASH_LIMIT or j.at >= j.ma then
     j.fe = j.fe + 1
-    enter(j, 'failed')
+    enter(j, 'failed', known_death(j.cr >= CRASH_LIMIT and 'crashed' or 'lost'))
   else
     retry_at(j, NOW + 1000 * (2 ^ (j.cr - 1) - 1), j.at + 1)
   end

@@ -1,4 +1,5 @@
--- What every job script starts with; the tables of gateway/jobs/model.py stand before it.
+-- What every job script starts with; the tables of gateway/jobs/model.py and deaths.py and the prelude of the dead
+-- letters stand before it.
 --
 -- A job is a hash `job:<tenant>:<id>`:
 --   d  what changes, MessagePack, short names because there is one per job:
@@ -6,7 +7,8 @@
 --      tm timeout ms, ca/qa/sa/fa created, queued, started, finished at, ra run after, ea expires at, pg progress,
 --      rs result, ru result is stored apart, er error, tp traceparent, tg channels {name, size, ttl}, wk worker,
 --      fe fence, on last operation of this fence, ck token of the claim, cr crashes in this run, pc progress
---      entries in the log, px offset up to which progress was pruned
+--      entries in the log, px offset up to which progress was pruned, dg its group while it is among the dead
+--      letters, dr why it failed last, or of what it would die now {reason, group}
 --   s  what never changes, as the beginning of the job's JSON
 --   i  input   a  attempts, JSON objects joined by commas   r  result when it is stored apart
 -- Indexes: ix:<tenant>:{all | s:<status> | t:<type> | o:<owner>} by id (ids sort by time); open {tenant: count};
@@ -76,9 +78,21 @@ local function emit(j, type)
   if progress then prune_progress(j) end
 end
 
+-- A failed job is among the dead letters until it runs again, is discarded or forgotten.
+local function die(j, death)
+  j.dg, j.dr = death.group[1], death.reason
+  dead_enter(j.tenant, j.id, death.reason, death.group)
+end
+
+local function undie(j)
+  local there = j.dg and dead_leave(j.tenant, j.id, j.dg)
+  j.dg = nil
+  return there
+end
+
 -- Enter a state the table allows; the caller has checked with `allowed`. The event comes first: should it fail, which
--- no rule of ours allows, the job is where it was.
-local function enter(j, state)
+-- no rule of ours allows, the job is where it was. `death` {reason, group} says why it failed, else j.dr does.
+local function enter(j, state, death)
   local former = j.st
   j.st = state
   if TERMINAL[state] then j.fa, j.ck, j.ra = NOW, nil, nil end
@@ -87,6 +101,12 @@ local function enter(j, state)
   redis.call('ZADD', index_key(j.tenant, 's:' .. state), 0, j.id)
   if former == 'queued' then redis.call('ZREM', P .. 'queued:' .. j.po, member(j)) end
   if state == 'queued' then redis.call('ZADD', P .. 'queued:' .. j.po, NOW, member(j)) end
+  if former == 'failed' then undie(j) end
+  if state == 'failed' then
+    die(j, death or type(j.dr) == 'table' and j.dr or known_death('unknown'))
+  elseif TERMINAL[state] then
+    j.dr = nil
+  end
   if TERMINAL[state] then
     redis.call('ZREM', P .. 'due', member(j))
     redis.call('ZADD', P .. 'ended', NOW, member(j))
@@ -112,6 +132,16 @@ local function enter_queue(j)
   j.qa, j.ra = NOW, nil
   enter(j, 'queued')
   audit(j)
+end
+
+-- The queue has its message no longer, and nobody has begun: it is due again. Nobody is told, for nothing has happened.
+local function unqueue(j, ms)
+  redis.call('ZREM', P .. 'queued:' .. j.po, member(j))
+  redis.call('ZREM', index_key(j.tenant, 's:queued'), j.id)
+  redis.call('ZADD', index_key(j.tenant, 's:accepted'), 0, j.id)
+  j.st = 'accepted'
+  save_job(j)
+  due_at(j, ms)
 end
 
 -- Put the attempt that ends now on record (the newest 50 are kept).

@@ -11,6 +11,7 @@ for _, entry in ipairs(A.entries) do
     redis.call('DEL', job_key(tenant, id), stream_key(tenant, 'job:' .. id), meta_key(tenant, 'job:' .. id))
     redis.call('ZREM', index_key(tenant, 'all'), id)
     if j then
+      undie(j)
       redis.call('ZREM', index_key(tenant, 's:' .. j.st), id)
       redis.call('ZREM', index_key(tenant, 't:' .. j.ty), id)
       if j.ow then redis.call('ZREM', index_key(tenant, 'o:' .. j.ow), id) end

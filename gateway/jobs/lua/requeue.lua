@@ -6,12 +6,6 @@ for _, entry in ipairs(redis.call('ZRANGE', key, 0, A.limit - 1)) do
   local tenant, id = string.match(entry, '^(%S+) (%S+)$')
   local j = load_job(tenant, id)
   redis.call('ZREM', key, entry)
-  if j and j.st == 'queued' then
-    redis.call('ZREM', index_key(tenant, 's:queued'), id)
-    redis.call('ZADD', index_key(tenant, 's:accepted'), 0, id)
-    j.st = 'accepted'
-    save_job(j)
-    due_at(j, NOW)
-  end
+  if j and j.st == 'queued' then unqueue(j, NOW) end
 end
 return count

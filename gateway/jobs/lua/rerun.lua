@@ -1,7 +1,8 @@
 -- Run an ended job again: a new run, its log and its earlier attempts kept. A: tenant, id, lease_ms (until somebody
--- else may publish it), max_open. Answers false | {'open', status} | {'quota'} | {'accepted', job, message}.
+-- else may publish it), max_open, dead (only if it is among the dead letters).
+-- Answers false | {'open', status} | {'quota'} | {'accepted', job, message}.
 local j = load_job(A.tenant, A.id)
-if not j then return false end
+if not j or (A.dead and TERMINAL[j.st] and not j.dg) then return false end
 if not TERMINAL[j.st] then return {'open', j.st} end
 if tonumber(redis.call('HGET', P .. 'open', j.tenant) or 0) >= A.max_open then return {'quota'} end
 redis.call('ZREM', P .. 'ended', member(j))

@@ -1,0 +1,18 @@
+-- What becomes of a job whose message is dead. A: tenant, id, run, attempt, delay_ms; error and death when a worker
+-- refused it, else nobody began with it. Safe to repeat.
+-- Answers 'missing' | 'withdrawn' | 'over' (it went on without this message) | 'due' | 'failed'.
+local j = load_job(A.tenant, A.id)
+if not j then
+  return redis.call('EXISTS', P .. 'gone:' .. A.tenant .. ':' .. A.id) == 1 and 'withdrawn' or 'missing'
+end
+if j.rn ~= A.run or j.at ~= A.attempt or (j.st ~= 'queued' and not TO_PUBLISH[j.st]) then return 'over' end
+if not A.death then
+  if j.st == 'queued' then unqueue(j, NOW + A.delay_ms) end
+  return 'due'
+end
+if j.st ~= 'queued' then enter_queue(j) end
+j.er, j.fe = A.error, j.fe + 1
+end_attempt(j, A.error)
+enter(j, 'failed', A.death)
+save_job(j)
+return 'failed'
