@@ -5,14 +5,16 @@ from __future__ import annotations
 import asyncio
 import signal
 import sys
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import click
 import structlog
 import uvloop
 
 from consumers.registry import load as load_tasks
+from consumers.relay import Relay
 from consumers.worker import Plan, Worker, WorkerStuck
 from gateway import __version__
 from gateway.errors import ConfigurationError
@@ -58,14 +60,37 @@ async def _work(module: str, pool: str, concurrency: int, grace: float) -> None:
         jobs = JobStore(store)
         plan = Plan(tasks=tasks, module=module, pool=pool, concurrency=concurrency, grace=grace)
         worker = Worker(queue, jobs, Rebuilder(jobs, ChannelStore(store, settings), settings), settings, plan)
-        loop = asyncio.get_running_loop()
-        for number in (signal.SIGINT, signal.SIGTERM):
-            loop.add_signal_handler(number, worker.stop)
+        _stopped_by_signals(worker.stop)
         reaper = Reaper(jobs, queue, settings, files.forget)
         async with Supervisor() as supervisor:
             supervisor.keep("reaper", reaper.run)
             await worker.run()
     log.info("worker.stopped")
+
+
+@main.command()
+def relay() -> None:
+    """Publish what other programs send to the exchange `events`."""
+    _go(_relay())
+
+
+async def _relay() -> None:
+    settings = load()
+    configure(settings)
+    if urlsplit(settings.amqp_url).scheme == "memory":
+        raise ConfigurationError("the relay consumes RabbitMQ: set GATEWAY_AMQP_URL to a broker")
+    async with Store.open(settings) as store:
+        await store.check_at_start()
+        relaying = Relay(store, settings)
+        _stopped_by_signals(relaying.stop)
+        await relaying.run()
+    log.info("relay.stopped")
+
+
+def _stopped_by_signals(stop: Callable[[], None]) -> None:
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, stop)
 
 
 def _go(program: Coroutine[None, None, None]) -> None:

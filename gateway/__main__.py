@@ -13,6 +13,7 @@ import uvloop
 from gateway import __version__
 from gateway.commands import keys, token
 from gateway.commands_dead_letters import dead_letters
+from gateway.commands_rebuild import rebuild
 from gateway.errors import ConfigurationError, GatewayError
 
 _PAUSE = "Seconds between readiness going away and the listener closing, so that balancers notice."
@@ -27,6 +28,14 @@ def main() -> None:
 main.add_command(keys)
 main.add_command(token)
 main.add_command(dead_letters)
+
+
+@main.group()
+def jobs() -> None:
+    """Jobs."""
+
+
+jobs.add_command(rebuild)
 
 
 @main.command()

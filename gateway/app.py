@@ -28,6 +28,7 @@ from gateway.auth.revocation import Revocations
 from gateway.auth.secret import server_secret
 from gateway.auth.tickets import Tickets
 from gateway.auth.tokens import Tokens
+from gateway.catalogue import CATALOGUE
 from gateway.errors import StoreUnavailable
 from gateway.fanout import routes as fanout_routes
 from gateway.fanout.evictions import Evictions
@@ -60,6 +61,7 @@ from gateway.web.health import HealthRoutes
 from gateway.web.pages import page_routes
 from gateway.web.problems import Errors, exception_handlers
 from gateway.web.ratelimit import RateLimit
+from gateway.web.schemas import schema_routes
 from gateway.webhooks.download import DownloadFailed, download
 from gateway.webhooks.guard import networks
 
@@ -247,6 +249,7 @@ def _routes(app: Starlette, services: Services, samples: Mapping[str, Path]) -> 
         *DeadLetterRoutes(DeadLetters(store, services.queue, settings), DeadLetterStore(store, settings)).routes(),
         *fanout_routes.routes(fanout),
         *auth_routes.routes(auth_routes.AuthServices(services.keys, tickets, services.tokens, services.revocations)),
+        *schema_routes(CATALOGUE),
         *page_routes(samples),
     ]
 

@@ -14,6 +14,7 @@ import msgspec
 import structlog
 
 from consumers.registry import load as load_tasks
+from consumers.relay import Relay
 from consumers.worker import Plan, Worker
 from gateway.app import build_app
 from gateway.jobs.queue import JobQueue
@@ -87,13 +88,16 @@ async def _worker(settings: Settings, queue: JobQueue, concurrency: int) -> Asyn
     async with Store.open(settings) as store:
         await store.check_at_start()
         jobs = JobStore(store)
-        if settings.amqp_url.startswith("memory:"):
+        memory = settings.amqp_url.startswith("memory:")
+        if memory:
             await _requeue(jobs)
         plan = Plan(tasks=load_tasks(EXAMPLES), module=EXAMPLES, concurrency=concurrency, grace=5)
         rebuilder = Rebuilder(jobs, ChannelStore(store, settings), settings)
         worker = Worker(queue, jobs, rebuilder, settings, plan)
         async with Supervisor() as supervisor:
             supervisor.keep("worker", worker.run)
+            if not memory:  # the in-process queue has no exchange anybody could publish to
+                supervisor.keep("relay", Relay(store, settings).run)
             try:
                 yield
             finally:

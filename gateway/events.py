@@ -11,7 +11,7 @@ import re
 import secrets
 import time
 from sys import intern
-from typing import Annotated, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
 import msgspec
 
@@ -19,6 +19,7 @@ from gateway.errors import FieldError, InvalidFields
 
 MAX_EVENT_BYTES = 256 * 1024
 MAX_CHANNELS = 64
+_STORED_FIELDS = 128  # bytes the store adds: time and sequence
 
 CHANNEL = re.compile(r"[A-Za-z0-9_.:@/-]{1,200}\Z")
 
@@ -36,6 +37,18 @@ EventType = Annotated[
 ]
 EventId = Annotated[
     str, msgspec.Meta(pattern=r"^[A-Za-z0-9_-]{1,128}\Z", description="1 to 128 characters of A-Z a-z 0-9 _ -")
+]
+Subject = Annotated[str, msgspec.Meta(min_length=1, max_length=256)]
+DataSchema = Annotated[
+    str,
+    msgspec.Meta(
+        max_length=512,
+        pattern=r"^(?!(?i:urn:gateway:))[A-Za-z][A-Za-z0-9+.-]*:(?:[A-Za-z0-9._~:/?@!$&'()*+,;=\[\]-]|%[0-9A-Fa-f]{2})+\Z",
+        description=(
+            "an absolute URI without a fragment (RFC 3986 section 4.3), at most 512 characters, "
+            "not beginning with urn:gateway: (these are the gateway's own)"
+        ),
+    ),
 ]
 ProducerChannel = Annotated[
     str,
@@ -105,6 +118,7 @@ def draft(
     id_: str,
     source: str,
     subject: str | None = None,
+    dataschema: str | None = None,
     traceparent: str | None = None,
 ) -> Draft:
     """Build the two fragments of an event around what only the store knows.
@@ -115,15 +129,23 @@ def draft(
         id_: the event's id, checked by `event_id`.
         source: a URI reference (CloudEvents `source`).
         subject: CloudEvents `subject`.
+        dataschema: CloudEvents `dataschema`.
         traceparent: W3C trace context.
     """
     fields: dict[str, str] = {"specversion": "1.0", "id": id_, "source": source, "type": type_}
     if subject is not None:
         fields["subject"] = subject
+    if dataschema is not None:
+        fields["dataschema"] = dataschema
     head = msgspec.json.encode(fields)[:-1].decode()
     trace = f',"traceparent":{msgspec.json.encode(traceparent).decode()}' if traceparent else ""
     tail = f'{trace},"datacontenttype":"application/json","data":{data.decode()}}}'
     return Draft(id_, type_, head, tail)
+
+
+def oversized(event: Draft) -> bool:
+    """Say whether an event is over `MAX_EVENT_BYTES`."""
+    return len(event.head.encode()) + len(event.tail.encode()) + _STORED_FIELDS > MAX_EVENT_BYTES
 
 
 def parse_live(payload: bytes) -> Publication:
@@ -167,6 +189,24 @@ def channel_fault(channel: str) -> str | None:
 def is_job_channel(channel: str) -> bool:
     """Say whether a channel belongs to the job engine: nobody else publishes to it."""
     return channel == "jobs" or namespace(channel) == "job"
+
+
+def is_event_type(text: str) -> bool:
+    """Say whether producers may send events of this type."""
+    return _fits(text, EventType)
+
+
+def is_event_id(text: str) -> bool:
+    """Say whether a text can be an event's id."""
+    return _fits(text, EventId)
+
+
+def _fits(text: str, type_: Any) -> bool:  # noqa: ANN401 - a constrained str
+    try:
+        msgspec.convert(text, type_)
+    except msgspec.ValidationError:
+        return False
+    return True
 
 
 def check_tenant(tenant: str) -> str:

@@ -20,6 +20,7 @@ from gateway.fanout import centrifuge, codes, replies
 from gateway.fanout.codes import Refusal
 from gateway.fanout.hub import Hub
 from gateway.fanout.resume import MAX_REPLY_BYTES
+from gateway.fanout.schemas import MESSAGE
 from gateway.fanout.session import Session
 from gateway.fanout.wire import MAX_BATCH, Entry, fill
 from gateway.settings import Settings
@@ -27,7 +28,6 @@ from gateway.store.presence import Present
 from gateway.web.decoding import compact
 
 MAX_HISTORY = 1000  # publications in one history reply, which is at most one frame anyway
-MESSAGE = "channel.message"  # the type of what clients publish
 
 
 class Permissions(Protocol):
@@ -78,7 +78,9 @@ class ChannelCommands:
         data = compact(raw)
         if len(data) > MAX_EVENT_BYTES:
             raise Refused(codes.LIMIT_EXCEEDED)
-        event = draft(MESSAGE, data, id_=new_id("msg_"), source=f"/clients/{session.client}")
+        event = draft(
+            MESSAGE.name, data, id_=new_id("msg_"), source=f"/clients/{session.client}", dataschema=MESSAGE.uri
+        )
         info = replies.client_info(principal.subject, session.client, principal.info)
         await self._hub.channels.publish(principal.tenant, [request.channel], event, info=info)
 

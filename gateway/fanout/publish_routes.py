@@ -16,14 +16,17 @@ from gateway.errors import BodyTooLarge, FieldError, Forbidden, InvalidFields, P
 from gateway.events import (
     MAX_CHANNELS,
     MAX_EVENT_BYTES,
+    DataSchema,
     EventId,
     EventType,
     Position,
     ProducerChannel,
     Publication,
+    Subject,
     channel_fault,
     draft,
     new_id,
+    oversized,
 )
 from gateway.store.channels import ChannelStore, Outgoing
 from gateway.web.bodies import read_body
@@ -35,10 +38,7 @@ from gateway.web.responses import json_response
 MAX_EVENTS = 1000
 MAX_BODY = 16 * 1024 * 1024
 MAX_PAGE = 1000
-_STORED_FIELDS = 128  # bytes the store adds: time and sequence
 _NO_DATA = msgspec.Raw(b"")
-
-Subject = Annotated[str, msgspec.Meta(min_length=1, max_length=256)]
 
 
 class NewEvent(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -48,6 +48,7 @@ class NewEvent(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     channels: Annotated[tuple[ProducerChannel, ...], msgspec.Meta(min_length=1, max_length=MAX_CHANNELS)]
     data: msgspec.Raw
     subject: Subject | None = None
+    dataschema: DataSchema | None = None
     id: EventId | None = None
 
 
@@ -133,9 +134,10 @@ def _outgoing(event: NewEvent, traceparent: str | None) -> Outgoing:
         id_=event.id or new_id("evt_"),
         source="/v1/events",
         subject=event.subject,
+        dataschema=event.dataschema,
         traceparent=traceparent,
     )
-    if len(made.head.encode()) + len(made.tail.encode()) + _STORED_FIELDS > MAX_EVENT_BYTES:
+    if oversized(made):
         raise BodyTooLarge(f"An event is over {MAX_EVENT_BYTES} bytes")
     return Outgoing(made, tuple(dict.fromkeys(event.channels)), dedupe=event.id is not None)
 

@@ -62,6 +62,28 @@ class Message(msgspec.Struct, frozen=True, kw_only=True):
     timeout: Annotated[float, msgspec.Meta(gt=0)] = 300
 
 
+class Incoming(NamedTuple):
+    """A message of another program, as it came.
+
+    Attributes:
+        body: its bytes.
+        routing_key: what it was published with.
+        content_type: the property, or empty.
+        headers: by name.
+        message_id: the property, or empty.
+        type: the property, or empty.
+        app_id: the property, or empty.
+    """
+
+    body: bytes
+    routing_key: str
+    content_type: str = ""
+    headers: Mapping[str, Any] = {}
+    message_id: str = ""
+    type: str = ""
+    app_id: str = ""
+
+
 class Letter(NamedTuple):
     """A message that ended in the dead letters.
 

@@ -43,6 +43,27 @@ async def inspect(connection: AbstractConnection, name: str) -> Queue.DeclareOk 
         return queue.declaration_result
 
 
+async def subscribe(
+    connection: AbstractConnection,
+    lost: Signal,
+    name: str,
+    prefetch: int,
+    on_message: Callable[[AbstractIncomingMessage], Awaitable[None]],
+) -> AbstractChannel:
+    """Consume a queue on an AMQP channel of its own, which the caller holds on to; what ends it sets `lost`.
+
+    Raises:
+        Lost: the connection is gone.
+    """
+    amqp_channel = await open_channel(connection, lost=lost)
+    underlay = await amqp_channel.get_underlay_channel()
+    underlay.on_consumer_cancel_callbacks.add(lambda _: lost.set("the broker cancelled a consumer"))
+    await amqp_channel.set_qos(prefetch_count=prefetch)
+    queue = await amqp_channel.get_queue(name, ensure=False)
+    await queue.consume(on_message)
+    return amqp_channel
+
+
 class _RabbitDelivery:
     def __init__(
         self, incoming: AbstractIncomingMessage, message: Message, bury: Callable[[str], Awaitable[None]]
@@ -165,13 +186,7 @@ class Subscriber(Consumption[D]):
             await self._plan.declare(amqp_channel)
         opened = []
         for name, limit in self._plan.prefetch.items():
-            amqp_channel = await open_channel(connection, lost=lost)
-            opened.append(amqp_channel)
-            underlay = await amqp_channel.get_underlay_channel()
-            underlay.on_consumer_cancel_callbacks.add(lambda _: lost.set("the broker cancelled a consumer"))
-            await amqp_channel.set_qos(prefetch_count=limit)
-            queue = await amqp_channel.get_queue(name, ensure=False)
-            await queue.consume(partial(self.on_message, name))
+            opened.append(await subscribe(connection, lost, name, limit, partial(self.on_message, name)))
         return opened
 
     async def _check(self, connection: AbstractConnection) -> None:

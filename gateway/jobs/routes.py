@@ -14,7 +14,7 @@ from starlette.routing import Route
 
 from gateway.auth.keys import require
 from gateway.auth.principals import Principal, principal_of
-from gateway.errors import BadRequest, Conflict, Forbidden, GatewayError, NotFound, Unavailable
+from gateway.errors import BadRequest, Conflict, Forbidden, GatewayError, NotFound, PositionLost, Unavailable
 from gateway.events import Position
 from gateway.jobs.attachments import Attachments
 from gateway.jobs.model import STATES, TERMINAL
@@ -165,6 +165,8 @@ class JobRoutes:
         since = query.integer("since", 0, minimum=0, maximum=10**15)
         query.check()
         history = await self.channels.history(tenant, f"job:{job_id}", since=Position("", since), limit=limit)
+        if not history.complete:
+            raise PositionLost
         found = [{"offset": item.offset, "event": msgspec.Raw(item.event)} for item in history.publications]
         return json_response({"events": found, "epoch": history.epoch, "offset": history.offset}, 200)
 

@@ -13,6 +13,7 @@ from gateway.jobs.deaths import death_of, lua_deaths
 from gateway.jobs.model import lua_tables
 from gateway.jobs.queue import Message
 from gateway.jobs.records import Claim, Due, Job, Result, Submitted, decode_message
+from gateway.jobs.schemas import JOB
 from gateway.store import deadletters
 from gateway.store.redis import Script, Store
 
@@ -21,6 +22,7 @@ PRELUDE = "\n".join(
         deadletters.PRELUDE,
         lua_tables(),
         lua_deaths(),
+        f"local DATASCHEMA = '{JOB.uri}'",
         resources.files("gateway.jobs").joinpath("lua/prelude.lua").read_text(),
     ]
 )
@@ -34,6 +36,7 @@ _SUBMIT, _SETTLE, _QUEUED, _WITHDRAW = map(_script, ("submit", "settle", "queued
 _CLAIM, _HEARTBEAT, _ADVANCE, _DUE = map(_script, ("claim", "heartbeat", "advance", "due"))
 _JOB, _RESULT, _LIST, _PURGE, _REQUEUE = map(_script, ("job", "result", "list", "purge", "requeue"))
 _CANCEL, _RERUN = map(_script, ("cancel", "rerun"))
+LOOK, RESTORE = map(_script, ("look", "restore"))  # see restore.py
 
 _REBUILD_LEASE_MS = 60_000  # the claim that follows takes it over at once; should it not, the due set does
 SCAN = 2000  # index entries one page of a list may look at

@@ -27,13 +27,21 @@ MAX_BYTES = 64 * 1024 * 1024  # written per call
 
 
 class Outgoing(NamedTuple):
-    """An event and where it goes."""
+    """An event and where it goes.
+
+    Attributes:
+        event: the event.
+        channels: their names.
+        key: conflation key.
+        info: the publishing client as JSON.
+        dedupe: repeated within five minutes it gets the positions it already has: known by its id, or by this text.
+    """
 
     event: Draft
     channels: Sequence[str]
     key: str = ""
     info: bytes = b""
-    dedupe: bool = False
+    dedupe: bool | str = False
 
 
 class History(NamedTuple):
@@ -122,7 +130,7 @@ class ChannelStore:
         Raises:
             BodyTooLarge: together they would write more than 64 MiB.
         """
-        if sum(map(_cost, events)) > MAX_BYTES:
+        if sum(map(cost, events)) > MAX_BYTES:
             raise BodyTooLarge(f"These events would write over {MAX_BYTES} bytes: an event counts once per channel")
         positions: list[list[Position]] = []
         for part in _batches(events):
@@ -141,7 +149,7 @@ class ChannelStore:
             "tail": event.tail,
             "key": item.key or None,
             "info": item.info.decode() or None,
-            "id": event.id if item.dedupe else None,
+            "id": (event.id if item.dedupe is True else item.dedupe) or None,
             "channels": [self.target(channel) for channel in item.channels],
         }
 
@@ -218,20 +226,21 @@ class ChannelStore:
         return live_channel(self._store.tag(tenant), tenant, channel)
 
 
-def _cost(item: Outgoing) -> int:
+def cost(item: Outgoing) -> int:
+    """Return how many bytes recording an event writes: it counts once per channel."""
     return (len(item.event.head) + len(item.event.tail)) * len(item.channels)
 
 
 def _batches(events: Sequence[Outgoing]) -> Iterator[list[Outgoing]]:
     """Cut events into parts of bounded number and cost."""
     part: list[Outgoing] = []
-    cost = 0
+    size = 0
     for item in events:
-        if part and (len(part) == BATCH or cost + _cost(item) > BATCH_BYTES):
+        if part and (len(part) == BATCH or size + cost(item) > BATCH_BYTES):
             yield part
-            part, cost = [], 0
+            part, size = [], 0
         part.append(item)
-        cost += _cost(item)
+        size += cost(item)
     if part:
         yield part
 

@@ -4,8 +4,10 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 import httpx
+import msgspec
 import pytest
 
+from gateway.settings import ChannelRules, Settings
 from tests.fanout.conftest import StartNode
 from tests.fanout.support import ROOT_KEY, token, ws
 
@@ -108,3 +110,39 @@ async def test_a_slash_is_part_of_a_channels_name(http: httpx.AsyncClient, start
     assert (await http.get("/v1/channels/open:a%2Fb/history")).json()["offset"] == 1
     async with ws(node) as client:
         assert (await client.subscribe("open:a/b"))["subscribe"]["offset"] == 1
+
+
+async def test_ten_thousand_events_are_read_again_from_any_position(start: StartNode, settings: Settings) -> None:
+    rules = {"long": ChannelRules(history_size=10_000)}
+    node = await start(settings=msgspec.structs.replace(settings, channels=rules))
+    headers = {"Authorization": f"Bearer {ROOT_KEY}"}
+    async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{node.port}", headers=headers, timeout=60) as client:
+        for begin in range(0, 10_000, 1000):
+            events = [event(channels=["long:a"], data=number) for number in range(begin, begin + 1000)]
+            assert (await client.post("/v1/events", json={"events": events})).status_code == 202
+
+        async def read(since: int, epoch: str) -> list[int]:
+            numbers: list[int] = []
+            while True:
+                url = f"/v1/channels/long:a/history?since={since}&epoch={epoch}&limit=1000"
+                page = (await client.get(url)).json()
+                numbers += [one["event"]["data"] for one in page["publications"]]
+                if not page["publications"]:
+                    assert since == page["offset"]
+                    return numbers
+                since = page["publications"][-1]["offset"]
+
+        epoch = (await client.get("/v1/channels/long:a/history?limit=0")).json()["epoch"]
+        assert await read(0, epoch) == list(range(10_000))
+        assert await read(7777, epoch) == list(range(7777, 10_000))
+        assert (await client.get("/v1/channels/long:a/history?since=10&epoch=other")).status_code == 410
+
+
+async def test_a_producers_dataschema_is_passed_on(http: httpx.AsyncClient) -> None:
+    mine = "https://shop.example/schemas/order?v=1"
+    assert (await http.post("/v1/events", json=event(dataschema=mine))).status_code == 202
+    history = (await http.get("/v1/channels/open:a/history")).json()
+    assert history["publications"][0]["event"]["dataschema"] == mine
+    for wrong in ("urn:gateway:schema:job:1", "URN:gateway:x", "/relative", "no uri", "a:" + "x" * 512, ""):
+        answer = await http.post("/v1/events", json=event(dataschema=wrong))
+        assert [fault["pointer"] for fault in answer.json()["errors"]] == ["/dataschema"]

@@ -25,6 +25,7 @@ from gateway.jobs.local import LocalQueue
 from gateway.jobs.queue import Letter, encode
 from gateway.jobs.rebuild import Rebuilder
 from gateway.jobs.records import Claim
+from gateway.jobs.restore import Restorer
 from gateway.jobs.store import JobStore
 from gateway.jobs.undertaker import Undertaker
 from gateway.settings import Settings, load
@@ -117,6 +118,8 @@ async def job_life(jobs: JobStore, channels: ChannelStore, tenant: str) -> None:
     await jobs.advance(tenant, done, fence=claim.fence, op=1, to="progress", progress='{"done":1}', lease_ms=9000)
     await jobs.advance(tenant, done, fence=claim.fence, op=2, to="succeeded", result="1")
     assert (await jobs.result(tenant, done)) is not None
+    restorer = Restorer(jobs._store, channels)
+    assert await restorer.restore(await restorer.check(tenant, done)) is None
     refused, _ = await submit()
     assert await jobs.withdraw(tenant, refused, None) is None
     cancelled, _ = await submit()

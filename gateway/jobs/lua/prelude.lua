@@ -72,7 +72,7 @@ local function emit(j, type)
     type = type,
     key = progress and j.id or nil,
     head = '{"specversion":"1.0","id":"' .. j.id .. '-' .. j.ve .. '","source":"/v1/jobs","type":"' .. type
-      .. '","subject":"' .. j.id .. '"',
+      .. '","subject":"' .. j.id .. '","dataschema":"' .. DATASCHEMA .. '"',
     tail = ',"traceparent":"' .. j.tp .. '","datacontenttype":"application/json","data":' .. job_json(j) .. '}',
   }, targets)
   if progress then prune_progress(j) end

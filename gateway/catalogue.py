@@ -1,0 +1,11 @@
+"""The schemas of all events the gateway makes."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from gateway.fanout.schemas import CONTROL, MESSAGE
+from gateway.jobs.schemas import JOB
+from gateway.schemas import Catalogue
+
+CATALOGUE: Final = Catalogue((JOB, MESSAGE, CONTROL))
