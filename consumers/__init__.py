@@ -6,8 +6,24 @@ from consumers import Context, task
 async def report(ctx: Context, input: dict) -> dict: ...
 """
 
+from consumers.children import ChildFailed, ChildrenLate
 from consumers.context import Context
-from consumers.outcome import GiveUp, Retry
+from consumers.outcome import BreakerOpen, GiveUp, LockBusy, LockLost, Retry, Snooze, TaskTimeout, Uncertain
 from consumers.registry import task
+from consumers.undos import undo
 
-__all__ = ["Context", "GiveUp", "Retry", "task"]
+__all__ = [
+    "BreakerOpen",
+    "ChildFailed",
+    "ChildrenLate",
+    "Context",
+    "GiveUp",
+    "LockBusy",
+    "LockLost",
+    "Retry",
+    "Snooze",
+    "TaskTimeout",
+    "Uncertain",
+    "task",
+    "undo",
+]

@@ -4,34 +4,38 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from random import Random
-from typing import Any, TypeVar
+from typing import Any
 
 import msgspec
 import structlog
 
+from consumers.children import Children, suspension
+from consumers.compensation import Compensation
 from consumers.context import Context
-from consumers.outcome import GiveUp, TaskCancelled, TaskTimeout, after_error, encode_result
+from consumers.desk import Desk, Services
+from consumers.outcome import GiveUp, Snooze, Suspended, TaskCancelled, TaskTimeout, after_error, encode_result
+from consumers.patience import until_stored
 from consumers.process import run_in_process
 from consumers.registry import Task
+from consumers.saga import Steps
 from consumers.severing import Severable
 from consumers.threads import Slots
-from gateway.errors import GatewayError, StaleFence, StoreUnavailable
+from gateway.errors import GatewayError, StaleFence
+from gateway.jobs.arguments import Arguments
 from gateway.jobs.attachments import Attachments
+from gateway.jobs.effects import Claimed
 from gateway.jobs.model import INLINE_RESULT
 from gateway.jobs.queue import Message
 from gateway.jobs.records import Claim
+from gateway.jobs.sagas import Holder, SagaStore
 from gateway.jobs.store import JobStore
 from gateway.settings import Settings
-
-T = TypeVar("T")
 
 log = structlog.get_logger(__name__)
 
 PROGRESS_EVERY = 0.1
-RECORD_NAP = 0.5  # between tries while Redis is away; the effect is done, so it is recorded however long it takes
 
 _jitter = Random()  # noqa: S311 - spreads retries, guards nothing
 
@@ -44,13 +48,16 @@ class Tools:
     settings: Settings
     module: str
     slots: Slots
+    sagas: SagaStore
+    arguments: Arguments
     attachments: Attachments
+    services: Services
 
 
 class Attempt:
     """A claimed job on this worker."""
 
-    def __init__(self, tools: Tools, message: Message, task: Task, claim: Claim, ctx: Context) -> None:
+    def __init__(self, tools: Tools, message: Message, task: Task | None, claim: Claim, ctx: Context) -> None:
         self._tools = tools
         self._message = message
         self._task = task
@@ -58,15 +65,35 @@ class Attempt:
         self._ctx = ctx
         self._op = 0
         self._stopped_as = ""  # what to record when we cancelled the task: "released" or "cancelled"
+        self._fault: Exception | None = None  # what to record when we ended the task for something that befell it
+        self._desk = self._open_desk()
         self._over = asyncio.Event()
         self._runner: asyncio.Task[Any] | None = None
+        self._leaving = False
+        self._holder = Holder.of(message.tenant, message.id, claim)
+        children = Children(tools.sagas, self._holder, message, tools.arguments, self._large_result)
+        ctx.bind(Steps(tools.sagas, self._holder), children)
+
+    def _open_desk(self) -> Desk:
+        held = Claimed(self._message.tenant, self._message.id, self._claim.fence)
+        lease = self._tools.settings.lease
+        self._ctx.desk = Desk(self._tools.services, held, self._claim.snoozes, lease, self._end)
+        return self._ctx.desk
 
     def release(self) -> None:
         """Give the job back unfinished: the worker stops. The attempt is not burnt."""
+        self._leaving = True
         self._stop("released")
 
     def _stop(self, recorded_as: str) -> None:
         self._stopped_as = recorded_as
+        self._cancel()
+
+    def _end(self, fault: Exception) -> None:
+        self._fault = fault
+        self._cancel()
+
+    def _cancel(self) -> None:
         self._ctx.cancelled = True
         if self._runner is not None:
             self._runner.cancel()
@@ -77,43 +104,68 @@ class Attempt:
             async with asyncio.TaskGroup() as tasks:
                 beat = tasks.create_task(self._beat())
                 report = tasks.create_task(self._report())
-                facts = await self._outcome(tasks)
+                facts = {} if self._claim.turned else await self._outcome(tasks)
                 # Not cancelled: an operation under way is finished, so that it does not meet the next one.
                 self._over.set()
                 self._ctx.news.set()
                 await asyncio.wait([report])
-                await self._record(**facts)
+                if self._claim.turned or await self._record(**facts) == "compensating":
+                    await self._compensate(tasks)
                 beat.cancel()
         except* StaleFence:
             self._ctx.cancelled = True
             log.warning("attempt.overtaken", job_id=self._message.id, fence=self._claim.fence)
 
+    async def _compensate(self, tasks: asyncio.TaskGroup) -> None:
+        """Undo the job, whose lease goes on being ours."""
+        facts: dict[str, Any] = {"to": "released"}
+        if not self._leaving:
+            self._desk = self._open_desk()  # the task's has been closed
+            undoing = Compensation(self._tools.sagas, self._holder, self._message, self._ctx, self._tools.slots)
+            self._runner = tasks.create_task(undoing.run(_jitter))
+            await asyncio.wait([self._runner])
+            await self._desk.close(abandoned=False)
+            if not self._runner.cancelled():
+                facts = self._runner.result()
+        await self._record(**facts)
+
+    def _known(self) -> Task:
+        if self._task is None:
+            raise AssertionError("a job without a task is only undone")
+        return self._task
+
+    async def _large_result(self, job_id: str) -> bytes | None:
+        result = await until_stored(lambda: self._tools.store.result(self._message.tenant, job_id))
+        return result.json if result else None
+
     async def _outcome(self, tasks: asyncio.TaskGroup) -> dict[str, Any]:
         self._runner = tasks.create_task(self._work())
         await asyncio.wait([self._runner])
         self._ctx.cancelled = True
+        await self._desk.close(abandoned=self._known().runs_in == "thread")
         progress = self._ctx.take_progress()
         if self._runner.cancelled():
             if self._stopped_as:
                 return {"to": self._stopped_as, "progress": progress}
-            return {**self._failure(TaskCancelled("the task cancelled itself")), "progress": progress}
+            return {**self._failure(self._fault or TaskCancelled("the task cancelled itself")), "progress": progress}
         return {**self._runner.result(), "progress": progress}
 
     async def _work(self) -> dict[str, Any]:
         """Run the task; returns the facts to record. Never raises but for cancelling."""
         try:
             async with asyncio.timeout(self._claim.timeout) as limit:
+                self._desk.deadline = limit.when() or self._desk.deadline
                 result = await self._call()
             return self._success(result)
         except TimeoutError as error:
             shown = TaskTimeout(f"took longer than {self._claim.timeout:g} s") if limit.expired() else error
             return self._failure(shown)
-        except (Exception, SystemExit) as error:  # noqa: BLE001 - a task may raise anything; it is recorded with the job
-            return self._failure(error)
+        except (Exception, SystemExit, Suspended, BaseExceptionGroup) as error:  # noqa: BLE001 - a task may raise anything; it is recorded with the job
+            return suspension(error) or self._failure(error)
 
     async def _call(self) -> bytes:
         body = bytes(self._message.input)
-        task, tools = self._task, self._tools
+        task, tools = self._known(), self._tools
         if task.runs_in == "process":
             limit = tools.settings.max_result_bytes
             return await run_in_process(task, tools.module, self._ctx, body, max_result=limit)
@@ -130,7 +182,11 @@ class Attempt:
 
     def _failure(self, error: BaseException) -> dict[str, Any]:
         outcome = after_error(
-            error, attempt=self._message.attempt, max_attempts=self._claim.max_attempts, random=_jitter
+            error,
+            attempt=self._message.attempt,
+            max_attempts=self._claim.max_attempts,
+            random=_jitter,
+            policy=self._known().policy,
         )
         log.warning(
             "attempt.failed",
@@ -138,7 +194,7 @@ class Attempt:
             type=self._message.type,
             attempt=self._message.attempt,
             to=outcome.to,
-            exc_info=None if isinstance(error, GiveUp) else error,
+            exc_info=None if isinstance(error, GiveUp | Snooze) else error,
         )
         return {"to": outcome.to, "error": outcome.error, "delay_ms": int(outcome.delay * 1000)}
 
@@ -157,6 +213,7 @@ class Attempt:
                 continue
             if cancelling:
                 self._stop("cancelled")
+            await self._desk.grips.keep()
 
     async def _report(self) -> None:
         while True:
@@ -185,17 +242,3 @@ class Attempt:
             )
         )
         return state
-
-
-async def until_stored(step: Callable[[], Awaitable[T]]) -> T:
-    """Repeat a step that is safe to repeat until Redis has answered it.
-
-    Raises:
-        StaleFence, Conflict, GatewayError: the answer was no.
-    """
-    while True:
-        try:
-            return await step()
-        except StoreUnavailable:
-            log.warning("store.waiting")
-            await asyncio.sleep(RECORD_NAP)

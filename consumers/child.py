@@ -1,8 +1,8 @@
 """The inside of a task's process, and what it and the worker say to each other.
 
-MessagePack over a pipe: first the job's input, then from the child `Progress` and `Attach` (answered by `Kept` or
-`Refused`), at the end `Result` or `Failure`. Nothing is unpickled by the worker: the child may have been taken over by
-the file it was reading.
+MessagePack over a pipe: first the job's input, then from the child `Progress`, `Attach` (answered by `Kept` or
+`Refused`) and questions (answered by `Answer` or `Failure`), at the end `Result` or `Failure`. Nothing is unpickled by
+the worker: the child may have been taken over by the file it was reading.
 """
 
 from __future__ import annotations
@@ -16,8 +16,12 @@ from typing import Any, Final, Literal
 
 import msgspec
 
+from consumers.asking import Question, Said, Value
 from consumers.context import MAX_PROGRESS_MESSAGE, Attached, Cancelled, TaskSettings
-from consumers.outcome import GiveUp, Retry, encode_result, printable, shown
+from consumers.durable import NotDurable
+from consumers.failures import Failure, error_of, failure_of
+from consumers.helpers import Helpers
+from consumers.outcome import USUAL, GiveUp, encode_result, printable
 from consumers.registry import load
 from gateway.settings import PREFIX
 
@@ -27,11 +31,7 @@ Number = int | float
 OVERHEAD: Final = 64 * 1024  # of a message around what it carries
 
 
-class _Said(msgspec.Struct, frozen=True, tag_field="is", tag=str.lower):
-    """One of the things said."""
-
-
-class Progress(_Said, frozen=True):
+class Progress(Said, frozen=True):
     """As `Context.progress`."""
 
     done: Number
@@ -39,7 +39,7 @@ class Progress(_Said, frozen=True):
     message: str | None
 
 
-class Attach(_Said, frozen=True):
+class Attach(Said, frozen=True):
     """As `Context.attach_sync`."""
 
     name: str
@@ -47,22 +47,13 @@ class Attach(_Said, frozen=True):
     content_type: str
 
 
-class Result(_Said, frozen=True):
+class Result(Said, frozen=True):
     """The task's result, JSON."""
 
     body: bytes
 
 
-class Failure(_Said, frozen=True):
-    """The error the task raised: its type's name and message."""
-
-    kind: Literal["give-up", "retry", "error"]
-    type: str
-    message: str
-    after: Number | None = None
-
-
-class Kept(_Said, frozen=True):
+class Kept(Said, frozen=True):
     """The attachment is stored."""
 
     name: str
@@ -71,11 +62,17 @@ class Kept(_Said, frozen=True):
     url: str
 
 
-class Refused(_Said, frozen=True):
+class Refused(Said, frozen=True):
     """It is not: the job is no longer the attempt's, a rule is broken, or storing failed."""
 
     kind: Literal["cancelled", "rule", "failed"]
     message: str
+
+
+class Answer(Said, frozen=True):
+    """What the worker answers to a `Question`, if not a `Failure`."""
+
+    value: Value
 
 
 class Facts(msgspec.Struct, frozen=True):
@@ -100,10 +97,11 @@ class AttachFailed(Exception):
 
 
 encode = msgspec.msgpack.Encoder().encode
-_answers = msgspec.msgpack.Decoder(Kept | Refused)
+_answers: msgspec.msgpack.Decoder[Kept | Refused] = msgspec.msgpack.Decoder(Kept | Refused)
+_values: msgspec.msgpack.Decoder[Answer | Failure] = msgspec.msgpack.Decoder(Answer | Failure)
 
 
-class ChildContext:
+class ChildContext(Helpers, NotDurable):
     """The context inside the process: the same surface as `Context`, over the pipe."""
 
     def __init__(self, pipe: Pipe, facts: Facts) -> None:
@@ -138,6 +136,15 @@ class ChildContext:
             return {"name": answer.name, "size": answer.size, "type": answer.type, "url": answer.url}
         raise {"cancelled": Cancelled, "rule": GiveUp, "failed": AttachFailed}[answer.kind](answer.message)
 
+    def ask_sync(self, question: Question) -> Value:
+        """Ask the worker. For the helpers."""
+        with self._lock:
+            self._pipe.send_bytes(encode(question))
+            answer = _values.decode(self._pipe.recv_bytes())
+        if isinstance(answer, Failure):
+            raise error_of(answer)
+        return answer.value
+
 
 def main(pipe: Pipe, module: str, name: str, facts: Facts) -> None:
     """Run the task: what the process does."""
@@ -145,14 +152,17 @@ def main(pipe: Pipe, module: str, name: str, facts: Facts) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     _forget_secrets()
     answer: Result | Failure
+    policy = USUAL
     try:
         job_input: Any = msgspec.json.decode(pipe.recv_bytes())
-        body = encode_result(load(module)[name].function(ChildContext(pipe, facts), job_input))
+        task = load(module)[name]
+        policy = task.policy
+        body = encode_result(task.function(ChildContext(pipe, facts), job_input))
         if len(body) > facts.max_message - OVERHEAD:
             raise GiveUp(f"the result has {len(body)} bytes, far too many")  # noqa: TRY301 - as if the task had
         answer = Result(body)
     except BaseException as error:  # noqa: BLE001 - whatever it was, the worker records it
-        answer = failure(error)
+        answer = failure_of(error, policy)
     with contextlib.suppress(BrokenPipeError):  # the worker has gone
         pipe.send_bytes(encode(answer))
 
@@ -161,15 +171,3 @@ def _forget_secrets() -> None:
     """Take all our settings out of the environment, before any of the task's code is imported."""
     for variable in [name for name in os.environ if name.startswith(PREFIX)]:
         del os.environ[variable]
-
-
-def failure(error: BaseException) -> Failure:
-    """Describe an error for the worker; subclasses of `GiveUp` and `Retry` mean what those mean."""
-    kind: Literal["give-up", "retry", "error"] = "error"
-    after = None
-    if isinstance(error, GiveUp):
-        kind = "give-up"
-    elif isinstance(error, Retry):
-        kind = "retry"
-        after = error.after
-    return Failure(kind, type(error).__name__, shown(error), after)

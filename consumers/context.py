@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections.abc import AsyncIterator
 from typing import TYPE_CHECKING, TypedDict
 
 import msgspec
 
+from consumers.asking import Question, Value
+from consumers.durable import Durable
+from consumers.helpers import Helpers
 from consumers.outcome import printable
+from gateway.errors import StaleFence
 from gateway.jobs.attachments import Attachments, url
 
 if TYPE_CHECKING:
+    from consumers.desk import Desk
     from gateway.jobs.queue import Message
     from gateway.settings import Settings
 
@@ -43,7 +49,7 @@ class TaskSettings(msgspec.Struct, frozen=True):
     max_attachment_bytes: int = 64 * 1024 * 1024
 
 
-class Context:
+class Context(Helpers, Durable):
     """One attempt of one job, as its task sees it. The methods say from where they may be called.
 
     Attributes:
@@ -68,7 +74,9 @@ class Context:
         self.cancelled = False
         self._attachments = attachments
         self._loop = asyncio.get_running_loop()
+        self._thread = threading.get_ident()
         self._reported: str | None = None
+        self.desk: Desk | None = None  # the worker's
         self.news = asyncio.Event()
 
     def progress(self, done: float, total: float | None = None, message: str | None = None) -> None:
@@ -116,6 +124,22 @@ class Context:
         """Keep a file with the job, from a task in a thread. Raises as `attach`."""
         self._check()
         return asyncio.run_coroutine_threadsafe(self.attach(name, data, content_type), self._loop).result()
+
+    async def ask(self, question: Question) -> Value:
+        """Ask the worker; see `consumers.desk`. For the helpers."""
+        if self.desk is None:
+            raise RuntimeError("this context has no worker")
+        try:
+            return await self.desk.ask(question)
+        except StaleFence:
+            self.cancelled = True
+            raise Cancelled("the job is no longer this attempt's") from None
+
+    def ask_sync(self, question: Question) -> Value:
+        """Ask the worker from a thread. For the helpers."""
+        if threading.get_ident() == self._thread:
+            raise RuntimeError("in an async task: `async with`, `await ctx.once(…)`")
+        return asyncio.run_coroutine_threadsafe(self.ask(question), self._loop).result()
 
     def _check(self) -> None:
         if self.cancelled:

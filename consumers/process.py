@@ -13,11 +13,12 @@ from typing import Final, cast
 import msgspec
 import structlog
 
+from consumers.asking import Question
 from consumers.child import (
     OVERHEAD,
+    Answer,
     Attach,
     Facts,
-    Failure,
     Kept,
     Pipe,
     Progress,
@@ -27,7 +28,8 @@ from consumers.child import (
     main,
 )
 from consumers.context import Cancelled, Context
-from consumers.outcome import GiveUp, Retry, printable
+from consumers.failures import Failure, error_of, failure_of
+from consumers.outcome import USUAL, ProcessDied, printable
 from consumers.registry import Task
 from consumers.threads import start_thread
 from gateway.errors import FilesUnavailable, GatewayError
@@ -40,17 +42,9 @@ EXIT_LIMIT: Final = 5.0  # seconds for a process to be gone: after its last word
 _spawn = multiprocessing.get_context("spawn")
 # Starting a process also reaps others of ours that have ended: never while one is being killed or joined.
 _lock = threading.Lock()
-_messages: msgspec.msgpack.Decoder[Progress | Attach | Result | Failure] = msgspec.msgpack.Decoder(
-    Progress | Attach | Result | Failure
+_messages: msgspec.msgpack.Decoder[Progress | Attach | Question | Result | Failure] = msgspec.msgpack.Decoder(
+    Progress | Attach | Question | Result | Failure
 )
-
-
-class ProcessDied(Exception):
-    """The process ended without an answer, or with one that cannot be read: killed, out of memory, crashed."""
-
-
-class RemoteError(Exception):
-    """An error the task raised in its process; carries the original type's name."""
 
 
 async def run_in_process(task: Task, module: str, ctx: Context, job_input: bytes, *, max_result: int = 0) -> bytes:
@@ -64,7 +58,7 @@ async def run_in_process(task: Task, module: str, ctx: Context, job_input: bytes
         max_result: bytes a result may have, if more than an attachment.
 
     Raises:
-        GiveUp, Retry, RemoteError: as the task raised.
+        GiveUp, Retry, Snooze, RemoteError: as the task raised.
         ProcessDied: the process ended without an answer.
     """
     process = _Process(task, module, ctx, max(max_result, ctx.settings.max_attachment_bytes) + OVERHEAD)
@@ -109,7 +103,7 @@ class _Process:
         if isinstance(answer, Result):
             return answer.body
         if isinstance(answer, Failure):
-            raise _error(answer)
+            raise error_of(answer)
         raise ProcessDied(f"the task's process ended with code {code}{why}")
 
     def _start(self) -> Pipe:
@@ -141,6 +135,8 @@ class _Process:
                 self._ctx.progress(message.done, message.total, message.message)
             elif isinstance(message, Attach):
                 pipe.send_bytes(encode(_attach(self._ctx, message)))
+            elif isinstance(message, Question):
+                pipe.send_bytes(encode(_answer(self._ctx, message)))
             else:
                 return message
 
@@ -183,11 +179,8 @@ def _attach(ctx: Context, asked: Attach) -> Kept | Refused:
         return Refused("failed", printable(str(error)))
 
 
-def _error(failure: Failure) -> Exception:
-    """Make the error anew, with the name its type had there."""
-    if failure.kind == "retry":
-        asked: Exception = type(failure.type, (Retry,), {})(failure.message, after=failure.after)
-        return asked
-    base = GiveUp if failure.kind == "give-up" else RemoteError
-    error: Exception = type(failure.type, (base,), {})(failure.message)
-    return error
+def _answer(ctx: Context, question: Question) -> Answer | Failure:
+    try:
+        return Answer(ctx.ask_sync(question))
+    except Exception as error:  # noqa: BLE001 - whatever it was, the task shall hear of it
+        return failure_of(error, USUAL)

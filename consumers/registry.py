@@ -7,6 +7,7 @@ import inspect
 from collections.abc import Callable
 from typing import Any, Final, Literal, NamedTuple
 
+from consumers.outcome import MAX_DELAY, USUAL, GiveUp, Policy, Retry, Snooze
 from gateway.errors import ConfigurationError
 from gateway.jobs.model import POOL, TYPE
 
@@ -24,6 +25,7 @@ class Task(NamedTuple):
         timeout: seconds an attempt may take.
         max_attempts: unless the submitter says otherwise.
         runs_in: the event loop (async functions), a thread, or a process of its own.
+        policy: which errors are worth another attempt, and when.
     """
 
     name: str
@@ -32,6 +34,7 @@ class Task(NamedTuple):
     timeout: float
     max_attempts: int
     runs_in: RunsIn
+    policy: Policy = USUAL
 
 
 SHORTEST: Final = 0.001
@@ -40,13 +43,16 @@ LONGEST: Final = 30 * 86_400.0
 _tasks: dict[str, Task] = {}
 
 
-def task(
+def task(  # noqa: PLR0913 - one keyword for each thing a task may say of itself
     name: str,
     *,
     pool: str = "default",
     timeout: float = 300,
     max_attempts: int = 5,
     processes: bool = False,
+    retry_on: tuple[type[Exception], ...] | None = None,
+    give_up_on: tuple[type[Exception], ...] = (),
+    backoff: tuple[float, float] | None = None,
 ) -> Callable[[Function], Function]:
     """Register a function for a job type.
 
@@ -59,6 +65,9 @@ def task(
         timeout: seconds an attempt may take.
         max_attempts: tries until the job is dead.
         processes: run it in a process.
+        retry_on: the only errors worth another attempt (`Policy.retryable` has the exact order).
+        give_up_on: errors that are not, whatever `retry_on` says.
+        backoff: base and cap in seconds of the exponential backoff; usually 1 and 600.
 
     Raises:
         ConfigurationError: the registration breaks a rule, or the name is taken.
@@ -70,7 +79,8 @@ def task(
             if processes:
                 raise _broken(name, "an async function cannot run in a process")
             runs_in = "loop"
-        _add(Task(name, function, pool, timeout, max_attempts, runs_in))
+        policy = Policy(retry_on, give_up_on, backoff)
+        _add(Task(name, function, pool, timeout, max_attempts, runs_in, policy))
         return function
 
     return register
@@ -83,12 +93,29 @@ def _add(new: Task) -> None:
         "the pool must be 1 to 64 characters of A-Z a-z 0-9 _ -": not POOL.match(new.pool),
         f"timeout must be from {SHORTEST:g} to {LONGEST:g} seconds": not SHORTEST <= new.timeout <= LONGEST,
         "max_attempts must be at least 1": new.max_attempts < 1,
+        "retry_on must be a tuple of exception types": not _types(new.policy.retry_on or ()),
+        "give_up_on must be a tuple of exception types": not _types(new.policy.give_up_on),
+        "retry_on and give_up_on cannot name Retry, Snooze or GiveUp, which always mean the same": _fixed(new.policy),
+        f"backoff must be (base, cap) with 0 <= base <= cap <= {MAX_DELAY:g} seconds": not _delays(new.policy.backoff),
         "the name is taken": known is not None and _place(known.function) != _place(new.function),
     }
     for fault, found in faults.items():
         if found:
             raise _broken(new.name, fault)
     _tasks[new.name] = new
+
+
+def _types(named: object) -> bool:
+    return isinstance(named, tuple) and all(isinstance(one, type) and issubclass(one, Exception) for one in named)
+
+
+def _fixed(policy: Policy) -> bool:
+    lists = [named for named in (policy.retry_on, policy.give_up_on) if isinstance(named, tuple)]
+    return any(issubclass(one, Retry | Snooze | GiveUp) for named in lists for one in named if isinstance(one, type))
+
+
+def _delays(backoff: tuple[float, float] | None) -> bool:
+    return backoff is None or (len(backoff) == 2 and 0 <= backoff[0] <= backoff[1] <= MAX_DELAY)  # noqa: PLR2004 - a pair
 
 
 def _broken(name: str, fault: str) -> ConfigurationError:

@@ -15,6 +15,8 @@ from typing import Any, Final, NamedTuple
 
 import structlog
 
+from consumers.outcome import Suspended
+
 log = structlog.get_logger(__name__)
 
 STUCK_AFTER: Final = 10.0  # seconds abandoned threads have to notice, until a worker they fill gives up
@@ -30,7 +32,7 @@ class Ended(NamedTuple):
         """Return the value, or raise the error."""
         if self.error is None:
             return self.value
-        if isinstance(self.error, Exception | SystemExit | asyncio.CancelledError):
+        if isinstance(self.error, Exception | SystemExit | asyncio.CancelledError | Suspended):
             raise self.error
         # What else there is (KeyboardInterrupt …) means the whole program, and a task does not speak for that.
         raise RuntimeError(f"the function raised {type(self.error).__name__}") from self.error

@@ -13,9 +13,11 @@ from typing import Any, Final
 
 import structlog
 
-from consumers.attempt import Attempt, Tools, until_stored
+from consumers.attempt import Attempt, Tools
 from consumers.context import Context
+from consumers.desk import Services
 from consumers.outcome import GiveUp, describe
+from consumers.patience import until_stored
 from consumers.registry import Task
 from consumers.threads import Slots
 from gateway.errors import Conflict, GatewayError, StaleFence, StoreUnavailable
@@ -24,6 +26,7 @@ from gateway.jobs.model import PRIORITIES
 from gateway.jobs.queue import Delivery, JobQueue, Message
 from gateway.jobs.rebuild import Rebuilder
 from gateway.jobs.records import Claim
+from gateway.jobs.sagas import SagaStore
 from gateway.jobs.store import JobStore
 from gateway.settings import Settings
 
@@ -112,7 +115,10 @@ class Worker:
                     settings=self._settings,
                     module=self._plan.module,
                     slots=self._slots,
+                    sagas=SagaStore(self._store),
+                    arguments=self._rebuilder.arguments,
                     attachments=attachments,
+                    services=Services.of(self._store.redis),
                 )
                 # The queues stand before the types are known: a submission must not meet a missing queue.
                 if await self._unless_stopped(self._queue.declare(self._plan.pool)):
@@ -213,7 +219,7 @@ class Worker:
         elif self._stopping.is_set():
             await self._record(message, claim, to="released")
         else:
-            if claim.timeout > self._settings.consumer_timeout:
+            if claim.turned or claim.timeout > self._settings.consumer_timeout:
                 await delivery.ack()  # the broker would take it for stuck; lease and reaper own it now
             await self._run(message, claim, tools)
         await delivery.ack()
@@ -240,7 +246,7 @@ class Worker:
 
     async def _run(self, message: Message, claim: Claim, tools: Tools) -> None:
         task = self._tasks.get(message.type)
-        if task is None:
+        if task is None and not claim.turned:  # undoing needs none
             await self._refuse(message, claim)
             return
         ctx = Context(message, claim.max_attempts, self._settings, tools.attachments)

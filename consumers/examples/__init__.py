@@ -1,5 +1,5 @@
-"""The tasks that `gateway dev` runs: `echo`, `report.csv`, `image.thumbnails` and `video.transcode`."""
+"""The tasks that `gateway dev` runs."""
 
-from consumers.examples import echo, report, thumbnails, video
+from consumers.examples import echo, orders, report, thumbnails, video
 
-__all__ = ["echo", "report", "thumbnails", "video"]
+__all__ = ["echo", "orders", "report", "thumbnails", "video"]

@@ -19,7 +19,8 @@ from gateway.errors import Conflict, GatewayError, NotFound, QueueFull, QuotaExc
 from gateway.jobs.dead_filter import Done, Filter, Found
 from gateway.jobs.model import JOB_ID
 from gateway.jobs.queue import JobQueue
-from gateway.jobs.store import PRELUDE, JobStore
+from gateway.jobs.scripts import PRELUDE
+from gateway.jobs.store import JobStore
 from gateway.settings import Settings
 from gateway.store.deadletters import LETTER_ID, Place, before, shard_tag
 from gateway.store.redis import Script, Store

@@ -1,12 +1,21 @@
 """The job's state machine, as tables. Pure; the Lua scripts are generated from the same tables.
 
-              ┌────────────► expired / cancelled ◄────────────┐
-    accepted ─┼─► queued ─► running ─► succeeded              │
-    scheduled ┘      ▲         │ ├───► failed (dead letters)  │
-                     │         │ ├───► cancelling ────────────┤
-                  retrying ◄───┘ ├───► compensating ──────────┘
-                     ▲           └───► waiting ─► queued
-                     └── a lost lease
+    accepted ──┬───────────────────────► expired / cancelled
+    scheduled ─┤
+               ├─► queued ─► running ─┬─► succeeded
+    retrying ──┤                      ├─► failed (dead letters)
+    waiting ───┘                      ├─► cancelling ─► cancelled
+                                      ├─► retrying (an error, a lost lease, a stop of the worker)
+                                      ├─► waiting (for its children)
+                                      └─► compensating ─► failed / cancelled
+
+    with steps to undo, and no worker that holds it:
+    queued, retrying, waiting ─► compensating ─► retrying ─► queued ─► compensating ─► failed / cancelled
+
+A job with steps to undo that is to end `failed` or `cancelled` enters `compensating` instead. Where a worker holds it,
+that one undoes them. Where none does (cancelled while `queued`, `retrying` or `waiting`; its worker lost too often),
+it passes `compensating` and is `retrying` in the same moment: due, published, claimed like any other, and the claim
+enters `compensating` again. A `waiting` parent is due when its last child has ended.
 
 An ended job can be run again: a new run, from `accepted`.
 """
@@ -22,16 +31,16 @@ PRIORITIES: Final[tuple[Priority, ...]] = ("critical", "default", "bulk")
 TERMINAL: Final = frozenset({"succeeded", "failed", "cancelled", "expired"})
 # A worker holds these under a lease and a fence.
 HELD: Final = frozenset({"running", "cancelling", "compensating"})
-# These wait for their due time to be published to the queue.
-TO_PUBLISH: Final = frozenset({"accepted", "scheduled", "retrying"})
+# These wait for their due time to be published to the queue; `waiting` also for its children.
+TO_PUBLISH: Final = frozenset({"accepted", "scheduled", "retrying", "waiting"})
 
 TRANSITIONS: Final[dict[str, frozenset[str]]] = {
     "accepted": frozenset({"queued", "cancelled", "expired"}),
     "scheduled": frozenset({"queued", "cancelled", "expired"}),
-    "queued": frozenset({"running", "cancelled", "expired", "failed"}),
+    "queued": frozenset({"running", "cancelled", "expired", "failed", "compensating"}),
     "running": frozenset({"succeeded", "failed", "retrying", "waiting", "cancelling", "cancelled", "compensating"}),
-    "waiting": frozenset({"queued", "cancelling", "cancelled", "failed", "expired"}),
-    "retrying": frozenset({"queued", "cancelled", "expired", "failed"}),
+    "waiting": frozenset({"queued", "cancelled", "compensating"}),
+    "retrying": frozenset({"queued", "cancelled", "expired", "failed", "compensating"}),
     "cancelling": frozenset({"cancelled", "compensating", "succeeded", "failed"}),
     "compensating": frozenset({"failed", "cancelled", "retrying"}),
     "succeeded": frozenset({"accepted"}),
@@ -58,6 +67,7 @@ EVENTS: Final[dict[str, str]] = {
 TERMINAL_EVENTS: Final = frozenset(EVENTS[state] for state in TERMINAL)
 
 CRASH_LIMIT: Final = 3  # lost leases per run, after which the job is taken for poison
+MAX_SNOOZES: Final = 50  # times an attempt may be put back unburnt, after which it counts as one that failed
 MAX_PROGRESS: Final = 1000  # progress entries kept in a job's log
 INLINE_RESULT: Final = 16 * 1024  # bytes; larger results are fetched by `result_url`
 
@@ -83,6 +93,7 @@ def lua_tables() -> str:
             f"local HELD = {_lua_set(HELD)}",
             f"local TO_PUBLISH = {_lua_set(TO_PUBLISH)}",
             f"local CRASH_LIMIT = {CRASH_LIMIT}",
+            f"local MAX_SNOOZES = {MAX_SNOOZES}",
             f"local MAX_PROGRESS = {MAX_PROGRESS}",
         ]
     )

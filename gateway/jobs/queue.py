@@ -44,6 +44,7 @@ class Message(msgspec.Struct, frozen=True, kw_only=True):
         owner: the subject the job belongs to.
         max_attempts: tries until the job is dead.
         timeout: seconds one attempt may take.
+        unique: the key under which it is the only open job of its type.
     """
 
     id: Annotated[str, msgspec.Meta(min_length=1, max_length=128)]
@@ -60,6 +61,7 @@ class Message(msgspec.Struct, frozen=True, kw_only=True):
     owner: str | None = None
     max_attempts: _Count = 5
     timeout: Annotated[float, msgspec.Meta(gt=0)] = 300
+    unique: str | None = None
 
 
 class Incoming(NamedTuple):

@@ -6,6 +6,7 @@ import time
 
 import structlog
 
+from gateway.jobs.arguments import Arguments
 from gateway.jobs.document import implied_channels, static_json
 from gateway.jobs.model import JOB_ID
 from gateway.jobs.queue import Message
@@ -17,12 +18,17 @@ log = structlog.get_logger(__name__)
 
 
 class Rebuilder:
-    """Writes lost jobs anew."""
+    """Writes lost jobs anew.
+
+    Attributes:
+        arguments: writes new ones, under the same settings.
+    """
 
     def __init__(self, store: JobStore, channels: ChannelStore, settings: Settings) -> None:
         self._store = store
         self._channels = channels
         self._settings = settings
+        self.arguments = Arguments(channels, settings)
 
     async def rebuild(self, message: Message) -> bool:
         """Write the job of a message anew; returns False when it is older than anything kept.

@@ -13,7 +13,8 @@ class Submitted(NamedTuple):
     """What the submit script decided.
 
     Attributes:
-        kind: `accepted`, `existing`, `unknown-type`, `quota`, `mismatch`, `in-flight` or `replay`.
+        kind: `accepted`, `existing`, `held` (an open job has the unique key), `unknown-type`, `quota`, `mismatch`,
+            `in-flight` or `replay`.
         job: the job's JSON, if there is one.
         message: what to publish, when `accepted`.
         answer: the stored answer, when `replay`.
@@ -26,12 +27,14 @@ class Submitted(NamedTuple):
 
 
 class Claim(NamedTuple):
-    """A worker's right to a job: valid while `fence` is the newest."""
+    """A worker's right to a job: valid while `fence` is the newest. `turned`: it only has to be undone."""
 
     fence: int
     max_attempts: int
     timeout: float
     traceparent: str
+    snoozes: int = 0
+    turned: bool = False
 
 
 class Job(NamedTuple):

@@ -74,6 +74,8 @@ class JobRoutes:
         headers = {"Location": f"/v1/jobs/{accepted.id}", "Retry-After": RETRY_AFTER}
         if accepted.replayed:
             headers["Idempotent-Replayed"] = "true"
+        if accepted.existing:
+            headers["Unique-Existing"] = "true"
         wait = _wait(request)
         if wait is None:
             return json_response(accepted.job, 202, headers)
@@ -177,13 +179,14 @@ class JobRoutes:
         return attachment_response(request, found)
 
     async def index(self, request: Request) -> Response:
-        """GET /v1/jobs?status=&type=&owner=&limit=&cursor=: newest first."""
+        """GET /v1/jobs?status=&type=&owner=&parent=&limit=&cursor=: newest first."""
         principal = principal_of(request.scope)
         query = Query(request.query_params)
         page = query.page(default=50, maximum=100)
         status = query.choice("status", sorted(STATES))
         type_ = query.text("type")
         owner = query.text("owner")
+        parent = query.text("parent")
         query.check()
         if principal.kind == "key":
             require(principal, "jobs:read")
@@ -192,7 +195,13 @@ class JobRoutes:
         else:
             owner = principal.subject
         jobs, before = await self.service.store.find(
-            principal.tenant, limit=page.limit, before=page.cursor, status=status, type=type_, owner=owner
+            principal.tenant,
+            limit=page.limit,
+            before=page.cursor,
+            status=status,
+            type=type_,
+            owner=owner,
+            parent=parent,
         )
         return json_response(page_body([msgspec.Raw(job) for job in jobs], before or None), 200)
 
@@ -218,7 +227,7 @@ def _submitter(request: Request) -> Principal:
 
 
 def _item(accepted: Accepted) -> dict[str, object]:
-    return {"status": 202, "job": msgspec.Raw(accepted.job)}
+    return {"status": 202, "job": msgspec.Raw(accepted.job), **({"existing": True} if accepted.existing else {})}
 
 
 def _idempotency_key(request: Request) -> str | None:

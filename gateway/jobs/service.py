@@ -12,21 +12,18 @@ import structlog
 
 from gateway.errors import (
     FieldError,
-    IdempotencyInFlight,
-    IdempotencyMismatch,
     InvalidFields,
     NotFound,
     QueueFull,
     QueueUnavailable,
-    QuotaExceeded,
     StoreUnavailable,
-    UnknownTaskType,
 )
 from gateway.events import MAX_CHANNELS, MAX_EVENT_BYTES, ProducerChannel, new_id
-from gateway.jobs.document import implied_channels, static_json
+from gateway.jobs.arguments import Arguments
 from gateway.jobs.model import JOB_ID, TERMINAL, TYPE, Priority
 from gateway.jobs.queue import JobQueue, Message
 from gateway.jobs.records import Job, Submitted
+from gateway.jobs.refusals import refusal
 from gateway.jobs.store import JobStore
 from gateway.settings import Settings
 from gateway.store.channels import ChannelStore
@@ -35,7 +32,6 @@ log = structlog.get_logger(__name__)
 
 # Until then only the submitter publishes the job; afterwards whoever looks at the due set.
 PUBLISH_LEASE = 5.0
-QUOTA_RETRY = 5.0
 FULL_RETRY = 5.0
 _NO_JOB = "there is no such job"
 _YEAR = 365 * 86_400
@@ -64,6 +60,7 @@ class Submission(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_onl
         timeout: of one attempt, instead of the task's.
         max_attempts: instead of the task's.
         ttl: if it has not started by then it expires.
+        unique: while a job of this type with the same key is open, submitting another gets that one.
     """
 
     type: _Type
@@ -75,14 +72,21 @@ class Submission(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_onl
     timeout: Annotated[float, msgspec.Meta(ge=0.001, le=_YEAR)] | None = None
     max_attempts: Annotated[int, msgspec.Meta(ge=1, le=100)] | None = None
     ttl: Annotated[float, msgspec.Meta(ge=0.001, le=_YEAR)] | None = None
+    unique: Annotated[str, msgspec.Meta(min_length=1, max_length=200)] | None = None
 
 
 class Accepted(NamedTuple):
-    """The answer to a submission: the job's id and JSON, and whether it repeats an earlier answer."""
+    """The answer to a submission: the job's id and JSON.
+
+    Attributes:
+        replayed: it repeats an earlier answer, under the same Idempotency-Key.
+        existing: it is an open job that has the unique key; nothing was made.
+    """
 
     id: str
     job: bytes
     replayed: bool = False
+    existing: bool = False
 
 
 class Watcher(Protocol):
@@ -100,7 +104,7 @@ class JobService:
     ) -> None:
         self.store = store
         self._queue = queue
-        self._channels = channels
+        self._arguments = Arguments(channels, settings)
         self._watcher = watcher
         self._settings = settings
 
@@ -127,41 +131,24 @@ class JobService:
         key = hashlib.sha256(idempotency_key.encode()).hexdigest()[:32] if idempotency_key else None
         outcome = await self.store.submit(
             tenant,
-            **self._arguments(tenant, job_id, wanted, traceparent),
+            **self._arguments.of(tenant, job_id, wanted, traceparent, lease=PUBLISH_LEASE),
             key=key,
             fingerprint=_fingerprint(wanted),
         )
         if outcome.kind == "replay":
             return _replayed(outcome)
+        if outcome.kind == "held":
+            if key is not None:
+                await self._settle(tenant, key, outcome.job)
+            return Accepted(_id(outcome.job), outcome.job, existing=True)
         if outcome.message is None:
-            raise _refusal(outcome.kind, wanted)
+            raise refusal(outcome.kind, wanted.type)
         job = outcome.job
-        if not _ms(wanted.delay):
+        if int((wanted.delay or 0) * 1000) == 0:
             job = await self._publish_new(outcome.message, job, key)
         if key is not None:
             await self._settle(tenant, key, job)
         return Accepted(job_id, job)
-
-    def _arguments(self, tenant: str, job_id: str, wanted: Submission, traceparent: str) -> dict[str, object]:
-        names = [*implied_channels(wanted.owner), *wanted.channels]
-        return {
-            "id": job_id,
-            "type": wanted.type,
-            "owner": wanted.owner,
-            "priority": wanted.priority,
-            "static": static_json(
-                tenant, job_id, wanted.type, wanted.owner, wanted.channels, wanted.priority, traceparent
-            ),
-            "input": bytes(wanted.input).decode(),
-            "max_attempts": wanted.max_attempts,
-            "timeout_ms": _ms(wanted.timeout),
-            "delay_ms": _ms(wanted.delay),
-            "ttl_ms": _ms(wanted.ttl),
-            "traceparent": traceparent,
-            "targets": [self._channels.target(name) for name in dict.fromkeys(names)],
-            "max_open": self._settings.max_open_jobs,
-            "lease_ms": int(PUBLISH_LEASE * 1000),
-        }
 
     async def cancel(self, tenant: str, job_id: str) -> bytes:
         """Cancel a job: at once if no worker holds it, else the worker is told.
@@ -180,7 +167,7 @@ class JobService:
 
         Raises:
             NotFound: there is none.
-            Conflict: it has not ended.
+            Conflict: it has not ended, or its unique key is another open job's.
             QuotaExceeded: the tenant has too many open jobs.
         """
         found = None
@@ -264,36 +251,20 @@ def check(wanted: Submission) -> None:
         raise InvalidFields(errors=[FieldError("/input", rule)])
 
 
-def _refusal(kind: str, wanted: Submission) -> Exception:
-    match kind:
-        case "unknown-type":
-            rule = f"no worker has registered {wanted.type!r}"
-            return UnknownTaskType(errors=[FieldError("/type", rule)])
-        case "quota":
-            return QuotaExceeded("the tenant has too many open jobs", retry_after=QUOTA_RETRY)
-        case "mismatch":
-            return IdempotencyMismatch()
-        case "in-flight":
-            return IdempotencyInFlight(retry_after=1)
-        case _:
-            raise AssertionError(kind)
-
-
 def _replayed(outcome: Submitted) -> Accepted:
     job = outcome.answer or outcome.job
     if not job:
         raise NotFound("the job of this Idempotency-Key is no longer kept")
-    job_id = msgspec.json.decode(job, type=_Id).id
-    return Accepted(job_id, job, replayed=True)
+    return Accepted(_id(job), job, replayed=True)
 
 
 class _Id(msgspec.Struct):
     id: str
 
 
+def _id(job: bytes) -> str:
+    return msgspec.json.decode(job, type=_Id).id
+
+
 def _fingerprint(wanted: Submission) -> str:
     return hashlib.sha256(msgspec.json.encode(wanted)).hexdigest()[:32]
-
-
-def _ms(seconds: float | None) -> int | None:
-    return None if seconds is None else int(seconds * 1000)

@@ -3,36 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from importlib import resources
 from typing import Any
 
 import msgspec
 
 from gateway.errors import Conflict, QuotaExceeded, StaleFence
-from gateway.jobs.deaths import death_of, lua_deaths
-from gateway.jobs.model import lua_tables
+from gateway.jobs.deaths import death_of
 from gateway.jobs.queue import Message
 from gateway.jobs.records import Claim, Due, Job, Result, Submitted, decode_message
-from gateway.jobs.schemas import JOB
-from gateway.store import deadletters
+from gateway.jobs.scripts import load_script as _script
 from gateway.store.redis import Script, Store
 
-PRELUDE = "\n".join(
-    [
-        deadletters.PRELUDE,
-        lua_tables(),
-        lua_deaths(),
-        f"local DATASCHEMA = '{JOB.uri}'",
-        resources.files("gateway.jobs").joinpath("lua/prelude.lua").read_text(),
-    ]
-)
-
-
-def _script(name: str) -> Script:
-    return Script.load("gateway.jobs", f"lua/{name}.lua", prelude=PRELUDE)
-
-
-_SUBMIT, _SETTLE, _QUEUED, _WITHDRAW = map(_script, ("submit", "settle", "queued", "withdraw"))
+_SUBMIT = _script("submit", "spawn_prelude")
+_SETTLE, _QUEUED, _WITHDRAW = map(_script, ("settle", "queued", "withdraw"))
 _CLAIM, _HEARTBEAT, _ADVANCE, _DUE = map(_script, ("claim", "heartbeat", "advance", "due"))
 _JOB, _RESULT, _LIST, _PURGE, _REQUEUE = map(_script, ("job", "result", "list", "purge", "requeue"))
 _CANCEL, _RERUN = map(_script, ("cancel", "rerun"))
@@ -48,8 +31,17 @@ class JobStore:
     def __init__(self, store: Store) -> None:
         self._store = store
 
+    @property
+    def redis(self) -> Store:
+        """Where the jobs are."""
+        return self._store
+
     async def _run(self, script: Script, tenant: str, **arguments: object) -> Any:  # noqa: ANN401 - scripts differ
         return await self._store.run(script, self._store.tag(tenant), tenant=tenant, **arguments)
+
+    async def run_script(self, script: Script, tenant: str, **arguments: object) -> Any:  # noqa: ANN401 - scripts differ
+        """Run a script of `load_script` on the tenant's shard."""
+        return await self._run(script, tenant, **arguments)
 
     async def register(self, types: Mapping[str, tuple[str, int, float]]) -> None:
         """Make job types known: type → (pool, max attempts, timeout in seconds)."""
@@ -93,6 +85,7 @@ class JobStore:
                 "attempt": message.attempt,
                 "created_at": message.created_at,
             },
+            unique=message.unique,
         )
 
     async def settle(self, tenant: str, key: str, answer: bytes) -> None:
@@ -128,8 +121,8 @@ class JobStore:
             worker=msgspec.json.encode(worker).decode(),
         )
         if kind == b"claimed":
-            fence, attempts, timeout_ms, traceparent = rest
-            return Claim(fence, attempts, timeout_ms / 1000, traceparent.decode())
+            fence, attempts, timeout_ms, traceparent, snoozes, turned = rest
+            return Claim(fence, attempts, timeout_ms / 1000, traceparent.decode(), snoozes, bool(turned))
         return rest[0].decode() if rest else "missing"
 
     async def heartbeat(self, tenant: str, job_id: str, fence: int, lease: float) -> bool:
@@ -184,7 +177,7 @@ class JobStore:
         The due set publishes it after `lease` seconds. With `dead` only what is among the dead letters is run again.
 
         Raises:
-            Conflict: it has not ended.
+            Conflict: it has not ended, or its unique key is another open job's.
             QuotaExceeded: the tenant has `max_open` open jobs.
         """
         found = await self._run(_RERUN, tenant, id=job_id, lease_ms=int(lease * 1000), max_open=max_open, dead=dead)
@@ -193,6 +186,8 @@ class JobStore:
         kind, *rest = found
         if kind == b"quota":
             raise QuotaExceeded
+        if kind == b"held":
+            raise Conflict(f"the open job {rest[0].decode()} has the same unique key")
         if kind == b"open":
             raise Conflict(f"the job is {rest[0].decode()}; only an ended one can run again")
         return rest[0], decode_message(rest[1])

@@ -17,7 +17,7 @@ from gateway.errors import ConfigurationError, GatewayError, QueueUnavailable, S
 from gateway.jobs.deaths import refusal_of
 from gateway.jobs.queue import DeadDelivery, JobQueue, Letter, Message, Undecodable, decode
 from gateway.jobs.rebuild import Rebuilder
-from gateway.jobs.store import PRELUDE
+from gateway.jobs.scripts import PRELUDE
 from gateway.store.deadletters import DeadLetterStore
 from gateway.store.redis import Script, Store
 

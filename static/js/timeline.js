@@ -75,6 +75,7 @@ function detailOf(kind, job) {
     return [job.run > 1 ? `Run ${job.run}` : "", `Attempt ${job.attempt} of ${job.max_attempts}`]
       .filter(Boolean)
       .join(" · ");
+  if (kind === "step") return `${job.step} ${job.steps?.find(({ name }) => name === job.step)?.status ?? ""}`;
   if (kind === "failed") return job.error?.message ?? "";
   if (kind === "scheduled")
     return job.run_after ? `Starts ${formatWhen(job.run_after, Date.parse(job.created_at))}` : "";

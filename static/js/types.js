@@ -28,6 +28,10 @@
  * @property {unknown} result
  * @property {string|null} result_url  set instead of `result` when it is over 16 KiB
  * @property {JobError|null} error
+ * @property {{name: string, status: string}[]} [steps]  of a saga, in the order they began
+ * @property {string} [step]  the step that changed last
+ * @property {"failed"|"cancelled"} [ending]  its steps are to be undone, then it ends so
+ * @property {string} [parent]  of a child
  * @property {string|null} callback_url
  * @property {string|null} trace_id
  * @property {unknown} [input]  only from GET /v1/jobs/{id}

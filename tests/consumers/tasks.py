@@ -7,7 +7,7 @@ import signal
 import time
 from typing import Any
 
-from consumers import Context, GiveUp, Retry, task
+from consumers import Context, GiveUp, Retry, Uncertain, task
 
 
 class Hopeless(GiveUp):
@@ -57,3 +57,48 @@ def stuck(ctx: Context, job_input: Any) -> None:
     ctx.progress(0, None, str(os.getpid()))
     while True:
         time.sleep(60)
+
+
+@task("process.step", processes=True)
+def step(ctx: Context, job_input: Any) -> None:
+    del job_input
+    ctx.step_sync("a", lambda: None)
+
+
+@task("process.helpers", processes=True, max_attempts=2, retry_on=(OSError,))
+def helpers(ctx: Context, job_input: Any) -> Any:
+    """Use every helper over the pipe; the first attempt ends in an error worth another one."""
+
+    def effect(key: str) -> Any:
+        ctx.progress(1, None, key)
+        return {"key": key, "attempt": ctx.attempt}
+
+    done = ctx.once_sync("mail", effect)
+    with ctx.breaker(job_input["breaker"]), ctx.lock("l") as fence:
+        if ctx.attempt == 1:
+            raise ConnectionError("the first time")
+    return {"done": done, "fence": fence, "key": ctx.idempotency_key}
+
+
+@task("process.meets", processes=True, max_attempts=1)
+def meets(ctx: Context, job_input: Any) -> Any:
+    """Meet what the test has prepared."""
+    match job_input:
+        case "open":
+            with ctx.breaker("crm"):
+                return "passed"
+        case "busy":
+            with ctx.lock("l"):
+                return "taken"
+        case "uncertain":
+            try:
+                return ctx.once_sync("mail", lambda _: "sent")
+            except Uncertain:
+                ctx.progress(1, None, "caught")
+                raise
+        case "bad name":
+            return ctx.once_sync("a b", lambda _: "sent")
+        case "hang":
+            with ctx.breaker("hangs", failures=1), ctx.lock("l"):
+                time.sleep(600)
+    raise KeyError("not worth another attempt")

@@ -11,8 +11,20 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from consumers import GiveUp, Retry
-from consumers.outcome import BACKOFF_CAP, MAX_MESSAGE, TaskTimeout, after_error, backoff, describe
+from consumers import BreakerOpen, GiveUp, LockBusy, Retry, Snooze, Uncertain
+from consumers.failures import error_of, failure_of
+from consumers.outcome import (
+    BACKOFF_CAP,
+    MAX_MESSAGE,
+    USUAL,
+    Policy,
+    ProcessDied,
+    TaskTimeout,
+    after_error,
+    backoff,
+    describe,
+    put_back,
+)
 
 ATTEMPTS = st.integers(1, 10_000)
 SEEDS = st.integers(0, 2**32).map(Random)
@@ -99,3 +111,97 @@ def test_an_error_that_cannot_be_shown_is_recorded_all_the_same() -> None:
 
     shown = json.loads(describe(Broken(), 1, retryable=True))
     assert shown["type"] == "Broken"
+
+
+class Later(Retry):
+    """A task's own."""
+
+
+class TooLate(Snooze):
+    """A task's own."""
+
+
+NARROW = Policy(retry_on=(OSError, LookupError), give_up_on=(FileNotFoundError,))
+ERRORS: list[tuple[Policy, BaseException, bool]] = [
+    (USUAL, ValueError("x"), True),
+    (USUAL, GiveUp("x"), False),
+    (USUAL, Uncertain("x"), False),
+    (Policy(give_up_on=(ValueError,)), ValueError("x"), False),
+    (Policy(give_up_on=(ValueError,)), UnicodeError("x"), False),  # a subclass
+    (Policy(give_up_on=(ValueError,)), OSError("x"), True),
+    (NARROW, ConnectionError("x"), True),
+    (NARROW, KeyError("x"), True),
+    (NARROW, FileNotFoundError("x"), False),  # give_up_on wins
+    (NARROW, ValueError("x"), False),
+    (NARROW, SystemExit("x"), False),
+    (NARROW, Retry("x"), True),
+    (NARROW, Later("x"), True),
+    (NARROW, GiveUp("x"), False),
+    (NARROW, TaskTimeout("x"), True),
+    (NARROW, ProcessDied("x"), True),
+    (Policy(retry_on=()), OSError("x"), False),
+    (Policy(retry_on=()), TaskTimeout("x"), True),
+    (Policy(give_up_on=(TaskTimeout,)), TaskTimeout("x"), False),
+    (Policy(give_up_on=(Exception,)), TaskTimeout("x"), False),
+    (Policy(give_up_on=(Exception,)), Later("x"), True),
+    (NARROW, ExceptionGroup("x", [OSError(), KeyError()]), True),
+    (NARROW, ExceptionGroup("x", [OSError(), ValueError()]), False),
+    (USUAL, ExceptionGroup("x", [ExceptionGroup("y", [GiveUp()]), OSError()]), False),
+]
+
+
+@pytest.mark.parametrize(("policy", "error", "retryable"), ERRORS)
+def test_which_errors_are_worth_another_attempt(policy: Policy, error: BaseException, *, retryable: bool) -> None:
+    assert policy.retryable(error) == retryable
+    outcome = after_error(error, attempt=1, max_attempts=2, random=Random(1), policy=policy)
+    assert outcome.to == ("retrying" if retryable else "failed")
+    assert json.loads(outcome.error)["retryable"] == retryable
+
+
+@pytest.mark.parametrize(("policy", "error", "retryable"), ERRORS)
+def test_a_process_judges_as_a_worker_does(policy: Policy, error: BaseException, *, retryable: bool) -> None:
+    remote = error_of(failure_of(error, policy))
+    assert type(remote).__name__ == type(error).__name__
+    assert type(remote) is not type(error) or isinstance(error, GiveUp)
+    # The worker's policy may know the names, never the types: it must not judge again.
+    for elsewhere in (policy, USUAL, Policy(retry_on=())):
+        outcome = after_error(remote, attempt=1, max_attempts=2, random=Random(1), policy=elsewhere)
+        assert outcome.to == ("retrying" if retryable else "failed")
+
+
+@pytest.mark.parametrize("kind", [Snooze, BreakerOpen, LockBusy, TooLate])
+@pytest.mark.parametrize("grouped", [False, True])
+def test_a_snooze_burns_no_attempt_whatever_the_policy(kind: type[Snooze], *, grouped: bool) -> None:
+    error: Exception = kind("m", after=7.5)
+    if grouped:
+        error = ExceptionGroup("g", [Snooze(after=1), error])
+    for raised in (error, error_of(failure_of(error, NARROW))):
+        for policy in (USUAL, NARROW, Policy(give_up_on=(Exception,))):
+            outcome = after_error(raised, attempt=9, max_attempts=1, random=Random(1), policy=policy)
+            assert (outcome.to, outcome.delay) == ("snoozed", 7.5)
+            assert json.loads(outcome.error)["type"] == kind.__name__
+    mixed = ExceptionGroup("g", [error, ValueError()])
+    assert after_error(mixed, attempt=1, max_attempts=2, random=Random(1)).to == "retrying"
+
+
+@given(st.floats())
+def test_however_long_a_snooze_it_is_a_time(after: float) -> None:
+    for error in (Snooze(after=after), error_of(failure_of(Snooze(after=after), USUAL))):
+        assert 0 <= after_error(error, attempt=1, max_attempts=1, random=Random(1)).delay < 10 * 365 * 86_400
+
+
+def test_ours_come_through_the_pipe_as_what_they_are() -> None:
+    for error in (BreakerOpen("m", after=1), LockBusy("m", after=1), Uncertain("m"), GiveUp("m")):
+        assert type(error_of(failure_of(error, USUAL))) is type(error)
+
+
+@given(ATTEMPTS, SEEDS, st.floats(0, 100), st.floats(0, 1000))
+def test_a_task_has_its_own_backoff(attempt: int, random: Random, base: float, more: float) -> None:
+    policy = Policy(backoff=(base, base + more))
+    assert 0 <= policy.delay(attempt, random) <= min(base + more, base * 2.0 ** min(attempt - 1, 60))
+
+
+@given(st.floats(0, 1e6), st.integers(0, 1000), SEEDS)
+def test_what_waits_for_the_same_comes_back_later_and_spread(wait: float, snoozes: int, random: Random) -> None:
+    assert wait + 0.4 <= put_back(wait, snoozes, random) + 1e-6
+    assert put_back(wait, snoozes, random) <= wait + min(60, 4 * 2.0 ** min(snoozes, 10))

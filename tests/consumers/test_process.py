@@ -14,7 +14,8 @@ import pytest
 
 from consumers import GiveUp, Retry
 from consumers.context import Context
-from consumers.process import ProcessDied, RemoteError, run_in_process
+from consumers.outcome import ProcessDied, RemoteError
+from consumers.process import run_in_process
 from consumers.registry import load
 from gateway.jobs.folder import FolderAttachments
 from gateway.settings import Settings

@@ -15,7 +15,8 @@ import pytest
 
 from consumers import GiveUp, Retry
 from consumers.context import Context
-from consumers.process import ProcessDied, run_in_process
+from consumers.outcome import ProcessDied
+from consumers.process import run_in_process
 from consumers.registry import load
 from gateway.jobs.folder import FolderAttachments
 from gateway.settings import Settings

@@ -9,7 +9,8 @@ from typing import Any
 
 import pytest
 
-from consumers import registry, task
+from consumers import GiveUp, Retry, registry, task
+from consumers.outcome import Policy
 from consumers.registry import Task, load
 from gateway.errors import ConfigurationError
 
@@ -19,6 +20,10 @@ def own_registry(monkeypatch: pytest.MonkeyPatch) -> dict[str, Task]:
     tasks: dict[str, Task] = {}
     monkeypatch.setattr(registry, "_tasks", tasks)
     return tasks
+
+
+class Hopeless(GiveUp):
+    """A task's own."""
 
 
 def plain(ctx: object, job_input: object) -> None:
@@ -46,6 +51,16 @@ async def asynchronous(ctx: object, job_input: object) -> None:
         ("t", {"timeout": 0}, "timeout must be from"),
         ("t", {"timeout": -1}, "timeout must be from"),
         ("t", {"max_attempts": 0}, "max_attempts must be at least 1"),
+        ("t", {"retry_on": [OSError]}, "retry_on must be a tuple of exception types"),
+        ("t", {"retry_on": OSError}, "retry_on must be a tuple of exception types"),
+        ("t", {"give_up_on": ("OSError",)}, "give_up_on must be a tuple of exception types"),
+        ("t", {"give_up_on": (KeyboardInterrupt,)}, "give_up_on must be a tuple of exception types"),
+        ("t", {"give_up_on": (Retry,)}, "always mean the same"),
+        ("t", {"retry_on": (OSError, Hopeless)}, "always mean the same"),
+        ("t", {"backoff": (2, 1)}, "backoff must be"),
+        ("t", {"backoff": (-1, 1)}, "backoff must be"),
+        ("t", {"backoff": (1, float("inf"))}, "backoff must be"),
+        ("t", {"backoff": (1,)}, "backoff must be"),
     ],
 )
 def test_a_registration_that_breaks_a_rule_is_refused(
@@ -97,6 +112,8 @@ def test_where_a_task_runs(own_registry: dict[str, Task]) -> None:
     }
     assert own_registry["process"] == Task("process", plain, "heavy", 9, 2, "process")
     assert own_registry["loop"][2:5] == ("default", 300, 5)
+    task("picky", retry_on=(OSError,), give_up_on=(FileNotFoundError,), backoff=(0, 5))(plain)
+    assert own_registry["picky"].policy == Policy((OSError,), (FileNotFoundError,), (0, 5))
 
 
 @pytest.fixture

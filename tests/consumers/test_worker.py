@@ -152,6 +152,7 @@ async def test_a_job_that_redis_lost_is_rebuilt_from_its_message(bench: Bench, r
     job_id = await bench.submit("gated", value=[1], owner="ann", channels=("news",))
     await redis.flushall()
     async with bench.working(task):
+        await eventually(lambda: gated.started)  # until then there is no such job
         job = await bench.until(job_id, "succeeded")
     assert (job["result"], job["owner"], job["channels"]) == ([1], "ann", ["news"])
 

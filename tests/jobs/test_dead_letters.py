@@ -17,6 +17,8 @@ from gateway.jobs import deadletters as dealing
 from gateway.jobs.dead_filter import Filter
 from gateway.jobs.deadletters import DeadLetters
 from gateway.jobs.local import LocalQueue
+from gateway.jobs.records import Claim
+from gateway.jobs.sagas import Holder, SagaStore
 from gateway.store import deadletters as module
 from gateway.store.deadletters import MAX_BODY, MAX_HEADERS, MORE_HEADERS, UNOWNED, DeadLetterStore, shown_headers
 from gateway.store.redis import Script
@@ -115,13 +117,36 @@ async def test_the_error_tells_the_reason(bench: Bench, letters: DeadLetters, er
     assert await listed(letters, reason="crashed") == []
 
 
-async def test_a_job_that_is_undone_first_dies_of_what_began_it(bench: Bench, letters: DeadLetters) -> None:
+@pytest.mark.parametrize("undone", [True, False])
+async def test_a_job_that_is_undone_first_dies_of_what_began_it_or_of_the_undoing(
+    bench: Bench, letters: DeadLetters, *, undone: bool
+) -> None:
     job_id, _, claim = await bench.running()
+    holder, sagas = Holder.of(TENANT, job_id, claim), SagaStore(bench.jobs)
+    await sagas.step(holder, "a", "started", undo="undo-a")
     error = describe(OSError("disk"), 1, retryable=True)
-    await bench.jobs.advance(TENANT, job_id, fence=claim.fence, op=1, to="compensating", error=error)
+    fence = claim.fence
+    await bench.jobs.advance(TENANT, job_id, fence=fence, op=1, to="failed", error=error, lease_ms=9000)
+    assert (await bench.job(job_id))["status"] == "compensating"
     assert await listed(letters) == []
-    await bench.jobs.advance(TENANT, job_id, fence=claim.fence, op=2, to="failed")
-    assert await listed(letters, error_type="OSError", reason="failed") == [job_id]
+    await sagas.step(holder, "a", "undoing")
+    if undone:
+        await sagas.step(holder, "a", "undone")
+        await bench.jobs.advance(TENANT, job_id, fence=fence, op=2, to="compensated")
+        assert await listed(letters, error_type="OSError", reason="failed") == [job_id]
+    else:
+        error = '{"type":"CompensationFailed","message":"x","retryable":true}'
+        await bench.jobs.advance(TENANT, job_id, fence=fence, op=2, to="failed", error=error)
+        assert await listed(letters, reason="undo-failed") == [job_id]
+        again = await bench.jobs.rerun(TENANT, job_id, lease=5, max_open=9)
+        assert again is not None
+        retaken = await bench.claim(again[1], token="again")
+        assert isinstance(retaken, Claim)
+        holder, fence = Holder.of(TENANT, job_id, retaken), retaken.fence
+        for to in ("undoing", "undone"):
+            await sagas.step(holder, "a", to)
+        await bench.jobs.advance(TENANT, job_id, fence=fence, op=1, to="compensated")
+        assert await listed(letters, error_type="OSError", reason="failed") == [job_id]
 
 
 async def test_a_job_whose_worker_is_lost_three_times_has_crashed(bench: Bench, letters: DeadLetters) -> None:

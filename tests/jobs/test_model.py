@@ -56,6 +56,10 @@ def test_every_state_but_accepted_has_an_event() -> None:
         ("succeeded", "failed", False),
         ("cancelled", "running", False),
         ("waiting", "queued", True),
+        ("waiting", "compensating", True),
+        ("retrying", "compensating", True),
+        ("compensating", "running", False),
+        ("compensating", "retrying", True),
     ],
 )
 def test_may(current: str, following: str, allowed: bool) -> None:  # noqa: FBT001 - a table's column

@@ -18,21 +18,27 @@ from gateway.auth.revocation import Revocations
 from gateway.auth.tickets import Tickets
 from gateway.errors import StoreUnavailable, Unauthenticated
 from gateway.events import Position, draft, new_id
+from gateway.jobs.arguments import Arguments
 from gateway.jobs.dead_filter import Filter
 from gateway.jobs.deadletters import DeadLetters
 from gateway.jobs.document import static_json
+from gateway.jobs.effects import Claimed, EffectStore
 from gateway.jobs.local import LocalQueue
 from gateway.jobs.queue import Letter, encode
 from gateway.jobs.rebuild import Rebuilder
 from gateway.jobs.records import Claim
 from gateway.jobs.restore import Restorer
+from gateway.jobs.sagas import Holder, SagaStore
+from gateway.jobs.service import Submission
 from gateway.jobs.store import JobStore
 from gateway.jobs.undertaker import Undertaker
 from gateway.settings import Settings, load
 from gateway.store.address import Node, RedisAddress
+from gateway.store.breakers import Breakers, Rules
 from gateway.store.channels import ChannelStore
 from gateway.store.cluster import ClusterClient
 from gateway.store.deadletters import DeadLetterStore
+from gateway.store.locks import Locks
 from gateway.store.places import places
 from gateway.store.presence import Change, Lease, PresenceStore
 from gateway.store.rates import Rates
@@ -115,6 +121,9 @@ async def job_life(jobs: JobStore, channels: ChannelStore, tenant: str) -> None:
     claim = await jobs.claim(message, token="t", lease=10, worker="w")
     assert isinstance(claim, Claim)
     assert not await jobs.heartbeat(tenant, done, claim.fence, 10)
+    effects, held = EffectStore(jobs.redis), Claimed(tenant, done, claim.fence)
+    assert (await effects.begin(held, "mail", "t", again=False)).kind == "ok"
+    await effects.end(held, "mail", "t", b"1")
     await jobs.advance(tenant, done, fence=claim.fence, op=1, to="progress", progress='{"done":1}', lease_ms=9000)
     await jobs.advance(tenant, done, fence=claim.fence, op=2, to="succeeded", result="1")
     assert (await jobs.result(tenant, done)) is not None
@@ -132,6 +141,39 @@ async def job_life(jobs: JobStore, channels: ChannelStore, tenant: str) -> None:
     assert old == [(tenant, done)]
     await jobs.purge(tag, old, retention=0)
     assert await jobs.get(tenant, done) is None
+
+
+async def family_life(jobs: JobStore, channels: ChannelStore, tenant: str) -> None:
+    """A job with a step and a child, undone because it is cancelled."""
+    await jobs.register({"echo": ("default", 3, 60.0)})
+    arguments, sagas = Arguments(channels, Settings()), SagaStore(jobs)
+    wanted = Submission(type="echo")
+    accepted = await jobs.submit(tenant, **arguments.of(tenant, new_id("job_"), wanted, TRACE, lease=60))
+    assert accepted.message is not None
+    parent = accepted.message.id
+    claim = await jobs.claim(accepted.message, token="t", lease=60, worker="w")
+    assert isinstance(claim, Claim)
+    holder = Holder.of(tenant, parent, claim)
+    for to in ("started", "done"):
+        await sagas.step(holder, "a", to, undo="undo-a", result="1")
+    child, number = await sagas.spawn(holder, "c", arguments.child(tenant, new_id("job_"), wanted, TRACE, parent))
+    waiting = {"children": [number], "gather": 1, "fail_fast": False, "wait_ms": 60_000}
+    assert (await sagas.children(holder, [number], 1))[1][0].id == child
+    assert (await jobs.advance(tenant, parent, fence=claim.fence, op=1, to="waiting", **waiting))[1] == "waiting"
+    assert await jobs.cancel(tenant, parent)
+    due = await jobs.due(jobs._store.tag(tenant), limit=10, lease=60, publish=True)
+    (message,) = (message for message in due.messages if message.id == parent)
+    claim = await jobs.claim(message, token="t", lease=60, worker="w")
+    assert isinstance(claim, Claim)
+    assert claim.turned
+    assert (await sagas.steps(tenant, parent))[1][0].status == "done"
+    for to in ("undoing", "undone"):
+        await sagas.step(Holder.of(tenant, parent, claim), "a", to)
+    await jobs.advance(tenant, parent, fence=claim.fence, op=1, to="compensated")
+    for job_id in (parent, child):
+        job = await jobs.get(tenant, job_id)
+        assert job is not None
+        assert job.status == "cancelled"
 
 
 async def dead_letter_life(store: Store, jobs: JobStore, channels: ChannelStore, tenant: str) -> None:
@@ -166,6 +208,13 @@ async def keys_and_revocations(store: Store, tenant: str) -> None:
     assert await revocations.revoked(Credential(tenant=tenant, subject="ann", kind="token"))
 
 
+async def breaker_life(breakers: Breakers, name: str) -> None:
+    for dependency in (f"{name}{number}" for number in range(9)):  # each has a slot of its own
+        rules = Rules(failures=1)
+        passage = await breakers.admit(dependency, rules, "token")
+        assert await breakers.report(dependency, rules, passage.generation, "failed") == "open"
+
+
 async def presence_life(presence: PresenceStore, tenant: str) -> None:
     shard, lease = presence.tag(tenant), Lease("node", hidden=False)
     assert (await presence.begin(shard, "node", 60)).held
@@ -180,6 +229,7 @@ async def presence_life(presence: PresenceStore, tenant: str) -> None:
 async def test_every_script_works_on_every_master(store: Watched, channels: ChannelStore, tenant: str) -> None:
     assert at_home(store, tenant) == TENANTS.index(tenant)
     await job_life(JobStore(store), channels, tenant)
+    await family_life(JobStore(store), channels, tenant)
     await dead_letter_life(store, JobStore(store), channels, tenant)
     await publish(channels, tenant, "a", 1)
     generation, sequence = await channels.head(tenant)
@@ -195,6 +245,8 @@ async def test_every_script_works_on_every_master(store: Watched, channels: Chan
     await keys_and_revocations(store, tenant)
     await presence_life(PresenceStore(store), tenant)
     await Rates(store, 100, 10).spend(tenant)
+    assert (await Locks(store).take(tenant, "l", "owner", 60)).fence
+    await breaker_life(Breakers(store), tenant)
     assert not await channels.tell(tenant, "nobody")
     await channels.live(tenant, 60)
     assert await channels.tell(tenant, "somebody")

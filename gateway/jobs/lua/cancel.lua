@@ -1,13 +1,8 @@
--- Cancel a job: at once if no worker holds it, else the worker is told by its next heartbeat or progress.
--- A: tenant, id. Answers false | {'ended', status} | {'cancelled' | 'cancelling', job}.
+-- Cancel a job: at once if no worker holds it, else the worker is told by its next heartbeat or progress. One that has
+-- steps to undo ends by way of a worker that undoes them; one that is being undone goes on. A: tenant, id. Answers
+-- false | {'ended', status} | {status, job}.
 local j = load_job(A.tenant, A.id)
 if not j then return false end
 if TERMINAL[j.st] then return {'ended', j.st} end
-if j.st == 'cancelling' or j.st == 'compensating' then return {'cancelling', job_json(j)} end
-if HELD[j.st] then
-  enter(j, 'cancelling')
-else
-  enter(j, 'cancelled')
-end
-save_job(j)
+cancel_job(j)
 return {j.st, job_json(j)}

@@ -8,11 +8,16 @@
 --      rs result, ru result is stored apart, er error, tp traceparent, tg channels {name, size, ttl}, wk worker,
 --      fe fence, on last operation of this fence, ck token of the claim, cr crashes in this run, pc progress
 --      entries in the log, px offset up to which progress was pruned, dg its group while it is among the dead
---      letters, dr why it failed last, or of what it would die now {reason, group}
+--      letters, dr why it failed last, or of what it would die now {reason, group}, uk unique key, ax how often the
+--      present attempt was put back without being burnt, sg saga, pa parent, cn children, cp their progress,
+--      cw which are waited for: see saga_prelude.lua
 --   s  what never changes, as the beginning of the job's JSON
---   i  input   a  attempts, JSON objects joined by commas   r  result when it is stored apart
--- Indexes: ix:<tenant>:{all | s:<status> | t:<type> | o:<owner>} by id (ids sort by time); open {tenant: count};
--- due (by time) and ended (by end) and queued:<pool> (by time) hold '<tenant> <id>'.
+--   i  input   a  attempts, JSON objects joined by commas   r  result when it is stored apart   e  effects (once.lua)
+-- uniq:<tenant>:<type>:<key> is the id of the open job that has the unique key.
+-- Indexes: ix:<tenant>:{all | s:<status> | t:<type> | o:<owner> | p:<parent>} by id (ids sort by time); open {tenant:
+-- count}; due (by time) and ended (by end) and queued:<pool> (by time) hold '<tenant> <id>'.
+
+local saga_json, family   -- saga_prelude.lua
 
 local function job_key(tenant, id) return P .. 'job:' .. tenant .. ':' .. id end
 local function index_key(tenant, what) return P .. 'ix:' .. tenant .. ':' .. what end
@@ -33,6 +38,22 @@ local function save_job(j)
   j.tenant, j.id, j.static = tenant, id, static
 end
 
+local function unique_key(tenant, type, unique) return P .. 'uniq:' .. tenant .. ':' .. type .. ':' .. unique end
+
+-- The open job that has a unique key, if there is one.
+local function holder(tenant, type, unique)
+  local id = redis.call('GET', unique_key(tenant, type, unique))
+  local other = id and load_job(tenant, id)
+  return other and not TERMINAL[other.st] and other or nil
+end
+
+local function take_unique(j) redis.call('SET', unique_key(j.tenant, j.ty, j.uk), j.id) end
+
+local function free_unique(j)
+  local key = unique_key(j.tenant, j.ty, j.uk)
+  if redis.call('GET', key) == j.id then redis.call('DEL', key) end
+end
+
 local function time_json(ms) return ms and '"' .. rfc3339(ms) .. '"' or 'null' end
 
 -- The job as JSON, without input and attempts.
@@ -44,7 +65,7 @@ local function job_json(j)
     .. ',"run_after":' .. time_json(j.ra) .. ',"expires_at":' .. time_json(j.ea)
     .. ',"result":' .. (j.rs or 'null')
     .. ',"result_url":' .. (j.ru and '"/v1/jobs/' .. j.id .. '/result"' or 'null')
-    .. ',"error":' .. (j.er or 'null') .. '}'
+    .. ',"error":' .. (j.er or 'null') .. (j.sg and saga_json(j) or '') .. '}'
 end
 
 -- Keep the log's progress entries bounded: the newest stay, what they supersede goes.
@@ -111,7 +132,9 @@ local function enter(j, state, death)
     redis.call('ZREM', P .. 'due', member(j))
     redis.call('ZADD', P .. 'ended', NOW, member(j))
     redis.call('HINCRBY', P .. 'open', j.tenant, -1)
+    if j.uk then free_unique(j) end
   end
+  if j.pa or j.cn then family(j) end
 end
 
 local function allowed(j, state) return ALLOWED[j.st][state] end
@@ -157,6 +180,7 @@ end
 
 -- Give the job back to the due set for another attempt, or the same one again.
 local function retry_at(j, ms, attempt)
+  if attempt ~= j.at then j.ax = nil end
   j.at, j.ra, j.ck = attempt, ms, nil
   j.fe = j.fe + 1   -- whoever still works on it can no longer write
   enter(j, 'retrying')
@@ -175,6 +199,6 @@ local function message(j)
   return cmsgpack.pack({
     id = j.id, tenant = j.tenant, type = j.ty, pool = j.po, priority = j.pr, run = j.rn, attempt = j.at,
     input = redis.call('HGET', job_key(j.tenant, j.id), 'i'), traceparent = j.tp, created_at = j.ca,
-    owner = j.ow, channels = channels, max_attempts = j.ma, timeout_ms = j.tm,
+    owner = j.ow, channels = channels, max_attempts = j.ma, timeout_ms = j.tm, unique = j.uk,
   })
 end

@@ -1,5 +1,6 @@
--- Forget jobs that ended before a time, in two steps, so that what is kept outside can go first: without A.entries answers
--- up to A.limit candidates '<tenant> <id>'; with it forgets those that are still so. A: retention_ms, limit, entries.
+-- Forget jobs that ended before a time, in two steps, so that what is kept outside can go first: without A.entries
+-- answers up to A.limit candidates '<tenant> <id>'; with it forgets those that are still so. A: retention_ms, limit,
+-- entries.
 local before = NOW - A.retention_ms
 if not A.entries then return redis.call('ZRANGEBYSCORE', P .. 'ended', '-inf', before, 'LIMIT', 0, A.limit) end
 for _, entry in ipairs(A.entries) do
@@ -8,7 +9,8 @@ for _, entry in ipairs(A.entries) do
   if ended <= before then
     local j = load_job(tenant, id)
     redis.call('ZREM', P .. 'ended', entry)
-    redis.call('DEL', job_key(tenant, id), stream_key(tenant, 'job:' .. id), meta_key(tenant, 'job:' .. id))
+    redis.call('DEL', job_key(tenant, id), saga_key(tenant, id), index_key(tenant, 'p:' .. id),
+      stream_key(tenant, 'job:' .. id), meta_key(tenant, 'job:' .. id))
     redis.call('ZREM', index_key(tenant, 'all'), id)
     if j then
       undie(j)

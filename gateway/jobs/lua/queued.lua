@@ -2,7 +2,7 @@
 -- Nothing changes when a worker was faster, or the attempt is another by now.
 local j = load_job(A.tenant, A.id)
 if not j then return false end
-if TO_PUBLISH[j.st] and j.rn == A.run and j.at == A.attempt then
+if ready(j) and j.rn == A.run and j.at == A.attempt then
   enter_queue(j)
   save_job(j)
 end

@@ -1,9 +1,11 @@
 -- Accept a job. A: tenant, id, type, owner, priority, static (JSON up to and without pool and max_attempts), input,
 -- max_attempts, timeout_ms, delay_ms, ttl_ms, traceparent, targets, max_open, lease_ms (until somebody else may
--- publish it), key and fingerprint (of the Idempotency-Key). A job this server lost is written anew with
--- rebuilt = {pool, run, attempt, created_at}: what it promised then is not asked again.
--- Answers {'accepted', job, message} | {'existing', job} | {'unknown-type'} | {'quota'} | {'mismatch'} |
--- {'in-flight'} | {'replay', stored answer or '', job or ''}.
+-- publish it), key and fingerprint (of the Idempotency-Key), unique, parent (of a child: {id, fence, name}). A job this
+-- server lost is written anew with rebuilt = {pool, run, attempt, created_at}: what it promised then is not asked again,
+-- not even that it is unique.
+-- Answers {'accepted', job, message} | {'existing', job} | {'held', job that has the unique key} | {'unknown-type'} |
+-- {'quota'} | {'mismatch'} | {'in-flight'} | {'replay', stored answer or '', job or ''}; for a child as spawn_prelude.lua
+-- says.
 local idem = A.key and P .. 'idem:' .. A.tenant .. ':' .. A.key
 if idem then
   local known = redis.call('HMGET', idem, 'fingerprint', 'id', 'answer', 'until')
@@ -15,14 +17,32 @@ if idem then
   end
 end
 
+local parent
+if A.parent then
+  local answer
+  parent, answer = adopting()
+  if answer then return answer end
+end
+
 local existing = load_job(A.tenant, A.id)
 if existing then return {'existing', job_json(existing)} end
+
+local function remember(id)
+  redis.call('HSET', idem, 'fingerprint', A.fingerprint, 'id', id, 'until', NOW + A.lease_ms)
+  redis.call('PEXPIRE', idem, 86400000)
+end
+
+local other = A.unique and holder(A.tenant, A.type, A.unique)
 local pool, max_attempts, timeout
 if A.rebuilt then
   pool = A.rebuilt.pool
 else
   local task = redis.call('HGET', P .. 'types', A.type)
   if not task then return {'unknown-type'} end
+  if other then
+    if idem then remember(other.id) end
+    return {'held', job_json(other)}
+  end
   if tonumber(redis.call('HGET', P .. 'open', A.tenant) or 0) >= A.max_open then return {'quota'} end
   pool, max_attempts, timeout = string.match(task, '^(%S+) (%d+) (%d+)$')
 end
@@ -33,6 +53,8 @@ local j = {
   po = pool, pr = A.priority, rn = 1, at = 1, ma = A.max_attempts or tonumber(max_attempts),
   tm = A.timeout_ms or tonumber(timeout), ca = NOW, ra = delayed and NOW + A.delay_ms or nil,
   ea = A.ttl_ms and NOW + A.ttl_ms or nil, tp = A.traceparent, tg = A.targets, fe = 0,
+  pa = parent and descent(parent) or nil,
+  uk = not other and A.unique or nil,
 }
 if A.rebuilt then
   j.rn, j.at, j.ca = A.rebuilt.run, A.rebuilt.attempt, A.rebuilt.created_at
@@ -47,13 +69,12 @@ redis.call('ZADD', index_key(j.tenant, 't:' .. j.ty), 0, j.id)
 if j.ow then redis.call('ZADD', index_key(j.tenant, 'o:' .. j.ow), 0, j.id) end
 redis.call('HINCRBY', P .. 'open', j.tenant, 1)
 due_at(j, j.ra or NOW + A.lease_ms)
-if idem then
-  redis.call('HSET', idem, 'fingerprint', A.fingerprint, 'id', j.id, 'until', NOW + A.lease_ms)
-  redis.call('PEXPIRE', idem, 86400000)
-end
+if j.uk then take_unique(j) end
+if idem then remember(j.id) end
 if delayed then
   j.ve = 0
   emit(j, 'job.scheduled')
 end
 save_job(j)
+if parent then return adopt(parent, j) end
 return {'accepted', job_json(j), message(j)}

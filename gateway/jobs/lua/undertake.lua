@@ -5,14 +5,20 @@ local j = load_job(A.tenant, A.id)
 if not j then
   return redis.call('EXISTS', P .. 'gone:' .. A.tenant .. ':' .. A.id) == 1 and 'withdrawn' or 'missing'
 end
-if j.rn ~= A.run or j.at ~= A.attempt or (j.st ~= 'queued' and not TO_PUBLISH[j.st]) then return 'over' end
+if j.rn ~= A.run or j.at ~= A.attempt or (j.st ~= 'queued' and not ready(j)) then return 'over' end
 if not A.death then
   if j.st == 'queued' then unqueue(j, NOW + A.delay_ms) end
   return 'due'
 end
 if j.st ~= 'queued' then enter_queue(j) end
-j.er, j.fe = A.error, j.fe + 1
+j.fe = j.fe + 1
 end_attempt(j, A.error)
-enter(j, 'failed', A.death)
+if turned(j) then
+  give_up_undo(j, A.error)
+  enter(j, 'failed', A.death)
+else
+  j.er = A.error
+  finish(j, 'failed', A.death)
+end
 save_job(j)
 return 'failed'
