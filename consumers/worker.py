@@ -118,7 +118,7 @@ class Worker:
                     sagas=SagaStore(self._store),
                     arguments=self._rebuilder.arguments,
                     attachments=attachments,
-                    services=Services.of(self._store.redis),
+                    services=Services.of(self._store.redis, self._settings),
                 )
                 # The queues stand before the types are known: a submission must not meet a missing queue.
                 if await self._unless_stopped(self._queue.declare(self._plan.pool)):
