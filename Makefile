@@ -29,10 +29,15 @@ check: $(VENV)/.dev
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
+# Tests mostly wait for servers and clocks, so several run at a time; how many: tests/conftest.py. Files stay whole, so
+# that what one of them starts for itself is started once. What failed beside others is tried once more alone, where the
+# machine is not to blame: failing again fails the run, and both are shown.
 test: $(VENV)/.dev
 	sh tests/setup.sh
-	$(BIN)/pytest -m 'not faults_long' $(ARGS)
+	$(BIN)/pytest -m 'not faults_long' -n auto --dist loadfile --no-loadscope-reorder $(ARGS) $(if $(ARGS),,|| \
+	  { [ $$? = 1 ] && $(BIN)/pytest -m 'not faults_long' --last-failed --last-failed-no-failures none; })
 
+# One at a time: the long forms need the machine for themselves.
 faults: $(VENV)/.dev
 	sh tests/setup.sh
 	$(BIN)/pytest -m 'faults or faults_long' $(ARGS)

@@ -7,13 +7,14 @@ async def report(ctx: Context, input: dict) -> dict: ...
 """
 
 from consumers.children import ChildFailed, ChildrenLate
-from consumers.context import Context
+from consumers.context import Cancelled, Context
 from consumers.outcome import BreakerOpen, GiveUp, LockBusy, LockLost, Retry, Snooze, TaskTimeout, Uncertain
 from consumers.registry import task
 from consumers.undos import undo
 
 __all__ = [
     "BreakerOpen",
+    "Cancelled",
     "ChildFailed",
     "ChildrenLate",
     "Context",

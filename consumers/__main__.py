@@ -13,6 +13,7 @@ import click
 import structlog
 import uvloop
 
+from consumers.celery import BridgePlan, CeleryBridge
 from consumers.registry import load as load_tasks
 from consumers.relay import Relay
 from consumers.worker import Plan, Worker, WorkerStuck
@@ -85,6 +86,33 @@ async def _relay() -> None:
         _stopped_by_signals(relaying.stop)
         await relaying.run()
     log.info("relay.stopped")
+
+
+@main.command()
+@click.option("--broker", required=True, envvar="CELERY_BROKER_URL", help="Celery's broker, amqp://…")
+@click.option("--results", envvar="CELERY_RESULT_BACKEND", help="Its Redis result backend: progress, whole results.")
+@click.option("--silence", default=86_400.0, show_default=True, help="Seconds after which a silent task is lost.")
+@click.option("--terminate/--no-terminate", default=True, show_default=True, help="Kill what runs when cancelled here.")
+def celery(broker: str, results: str | None, silence: float, terminate: bool) -> None:  # noqa: FBT001 - click's way
+    """Show the tasks of an unchanged Celery application as live jobs."""
+    _go(_celery(BridgePlan(broker=broker, results=results, silence=silence, terminate=terminate)))
+
+
+async def _celery(plan: BridgePlan) -> None:
+    settings = load()
+    configure(settings)
+    for name, url, schemes in (
+        ("--broker", plan.broker, ("amqp", "amqps")),
+        ("--results", plan.results, ("redis", "rediss")),
+    ):
+        if url and urlsplit(url).scheme not in schemes:
+            raise ConfigurationError(f"{name} must start with {' or '.join(f'{scheme}://' for scheme in schemes)}")
+    async with Store.open(settings) as store:
+        await store.check_at_start()
+        bridge = CeleryBridge(store, settings, plan)
+        _stopped_by_signals(bridge.stop)
+        await bridge.run()
+    log.info("celery.stopped")
 
 
 def _stopped_by_signals(stop: Callable[[], None]) -> None:

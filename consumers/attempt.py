@@ -98,6 +98,7 @@ class Attempt:
 
     def _cancel(self) -> None:
         self._ctx.cancelled = True
+        self._desk.grips.hurry()
         if self._runner is not None:
             self._runner.cancel()
 

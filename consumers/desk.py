@@ -107,7 +107,8 @@ class Desk:
                 await self._report(question)
             case Take():
                 _check_name(question.name)
-                return await self.grips.take(question.name, question.ttl, question.wait)
+                left = max(0.0, self.deadline - asyncio.get_running_loop().time())
+                return await self.grips.take(question.name, question.ttl, min(question.wait, left))
             case Free():
                 await self.grips.free(question.name)
             case Publish():

@@ -21,6 +21,7 @@ log = structlog.get_logger(__name__)
 
 MAX_LOCKS: Final = 16
 LONGEST_TTL: Final = 86_400.0
+LONGEST_WAIT: Final = 3600.0
 LOOK_EVERY: Final = (0.05, 0.25)  # seconds between two tries for a lock; spread
 
 _jitter = Random()  # noqa: S311 - spreads load, guards nothing
@@ -59,6 +60,7 @@ class Grips:
         self._lease = lease
         self._on_lost = on_lost
         self._held: dict[str, _Grip] = {}
+        self._hurry = False
 
     async def take(self, name: str, ttl: float | None, wait: float) -> int:
         """Take a lock within `wait` seconds; returns the fence.
@@ -68,7 +70,7 @@ class Grips:
             GiveUp: a rule is broken.
         """
         ttl = self._lease if ttl is None else ttl
-        self._check(name, ttl)
+        self._check(name, ttl, wait)
         grip = self._held[name] = _Grip(
             name, f"{self._job.id}:{self._job.fence}:{secrets.token_hex(4)}", ttl, self._end
         )
@@ -85,7 +87,9 @@ class Grips:
             raise Cancelled("the job is no longer this attempt's")
         return fence
 
-    def _check(self, name: str, ttl: float) -> None:
+    def _check(self, name: str, ttl: float, wait: float) -> None:
+        if not 0 <= wait <= LONGEST_WAIT:
+            raise GiveUp(f"a lock can be waited for from 0 to {LONGEST_WAIT:g} seconds")
         if not self._lease <= ttl <= LONGEST_TTL:
             raise GiveUp(f"a lock's ttl must be from {self._lease:g} (a job's lease) to {LONGEST_TTL:g} seconds")
         if name in self._held:
@@ -104,7 +108,7 @@ class Grips:
                     grip.leased(asked)
                 return found.fence
             left = deadline - loop.time()
-            if left <= 0:
+            if left <= 0 or self._hurry:
                 return 0
             await asyncio.sleep(min(left, found.left, _jitter.uniform(*LOOK_EVERY)))
 
@@ -140,8 +144,13 @@ class Grips:
         for name in list(self._held):
             await self.free(name)
 
+    def hurry(self) -> None:
+        """Wait for no lock any more: the task is cancelled, and a thread or process cannot be while it waits."""
+        self._hurry = True
+
     def forget(self) -> None:
         """Look after none any more."""
+        self.hurry()
         for grip in self._held.values():
             grip.forget()
         self._held.clear()

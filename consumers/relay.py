@@ -14,7 +14,8 @@ import structlog
 from consumers.relay_message import Relayed, Unreadable, properties_as_headers, read
 from gateway.errors import GatewayError, StoreUnavailable
 from gateway.jobs.queue import Incoming
-from gateway.jobs.rabbitmq_events import QUEUE, EventIntake
+from gateway.jobs.rabbitmq_events import QUEUE, declare_events
+from gateway.jobs.rabbitmq_intake import Intake
 from gateway.settings import Settings
 from gateway.store.channels import MAX_BYTES, ChannelStore, cost
 from gateway.store.deadletters import DeadLetterStore
@@ -31,7 +32,7 @@ class Relay:
     def __init__(self, store: Store, settings: Settings) -> None:
         self._channels = ChannelStore(store, settings)
         self._dead = DeadLetterStore(store, settings)
-        self._intake = EventIntake(settings.amqp_url, self.handle)
+        self._intake = Intake(settings.amqp_url, QUEUE, declare_events, self.handle)
 
     def stop(self) -> None:
         """Ask `run` to return after the batch in hand."""

@@ -7,5 +7,6 @@ from typing import Final
 from gateway.fanout.schemas import CONTROL, MESSAGE
 from gateway.jobs.schemas import JOB
 from gateway.schemas import Catalogue
+from gateway.store.dead_schemas import DEAD_LETTERS
 
-CATALOGUE: Final = Catalogue((JOB, MESSAGE, CONTROL))
+CATALOGUE: Final = Catalogue((JOB, MESSAGE, CONTROL, DEAD_LETTERS))

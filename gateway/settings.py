@@ -72,6 +72,24 @@ class IssuerSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw
     tenant: Tenant = "default"
 
 
+class CeleryRule(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """How tasks of a Celery application are shown. `{0}` and `{name}` in a text stand for an argument of the task.
+
+    Attributes:
+        tenant: whose they are.
+        owner: the user each belongs to.
+        channels: further channels that get its events.
+        arguments: whether the task's arguments are kept as the job's input.
+        max_attempts: shown with the job; Celery does not tell its own `max_retries` + 1.
+    """
+
+    tenant: Tenant = "default"
+    owner: str | None = None
+    channels: tuple[str, ...] = ()
+    arguments: bool = True
+    max_attempts: Count = 4
+
+
 class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """Everything an operator can set. Durations are seconds.
 
@@ -129,6 +147,7 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     webhook_allow: tuple[str, ...] = ()
     anonymous: bool = False
     channels: dict[str, ChannelRules] = {}
+    celery: dict[str, CeleryRule] = {}
     attachments_dir: str = ".data/attachments"
     attachments_url: str | None = None
     max_attachment_bytes: Count = 64 * 1024 * 1024
@@ -169,7 +188,7 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
 _DEFAULT_RULES = ChannelRules()
 # In the environment lists are comma-separated text and tables are JSON.
 _LISTS = frozenset({"allowed_origins", "trusted_proxies", "webhook_allow"})
-_JSON = frozenset({"channels", "issuers"})
+_JSON = frozenset({"celery", "channels", "issuers"})
 # Read elsewhere: the file itself, and what `gateway dev` hands to its own children.
 _NOT_SETTINGS = frozenset({"config"})
 

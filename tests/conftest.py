@@ -6,9 +6,32 @@ import secrets
 from collections.abc import AsyncIterator, Iterator
 
 import pytest
+from hypothesis import HealthCheck
+from hypothesis import settings as hypothesis_settings
 from redis.asyncio import Redis
 
 from tests.support.servers import RabbitServer, RedisServer
+
+WORKERS = 4
+LONGEST_FIRST = ("tests/faults/", "tests/benchmarks/", "tests/jobs/test_rabbitmq.py", "tests/server/test_workers.py")
+
+# A busy machine is no fault of the code under test: examples have no time limits.
+hypothesis_settings.register_profile("busy", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+hypothesis_settings.load_profile("busy")
+
+
+def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
+    """Say what `-n auto` means: several for the whole suite, none for chosen files (`-s` works then).
+
+    Tests mostly wait (serially they keep half a core busy), so it does not depend on the cores. A worker needs up to
+    half a gigabyte: it starts a Redis and a RabbitMQ of its own.
+    """
+    return 0 if config.args_source is pytest.Config.ArgsSource.ARGS else WORKERS
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begin with the longest files, so that in the end no worker is alone with one of them."""
+    items.sort(key=lambda item: not item.nodeid.startswith(LONGEST_FIRST))
 
 
 @pytest.fixture(scope="session")

@@ -275,7 +275,9 @@ class Stream(Connection):
         self.leave("revoked")
 
     def farewell(self) -> None:
-        """Say `gateway.bye` because the server goes away."""
+        """Say `gateway.bye` because the server goes away, behind all that has arrived here."""
+        while not self._fetching and self._pull():
+            pass
         self.leave("shutdown")
 
     def leave(self, reason: str) -> None:

@@ -40,6 +40,12 @@ class Subscriber(Connection):
                 more |= self.advance(subscription)
         return more and self.paused_at is None
 
+    def settle(self) -> None:
+        """Write all that has arrived here, as far as the reader takes it."""
+        for subscription in list(self.subscriptions.values()):
+            while self.paused_at is None and not subscription.fetching and self.advance(subscription):
+                pass
+
     def advance(self, subscription: Subscription) -> bool:
         """See `Connection.advance`. A subscription that has everything joins the passes."""
         topic = subscription.topic

@@ -179,11 +179,16 @@ class Topic:
         """About how many bytes of memory the ring takes."""
         return self.ring_bytes + ENTRY_BYTES * len(self.entries)
 
-    def trim(self, share: float = 1) -> None:
-        """Drop the oldest delivered publications beyond the bounds (or a share of them), half a ring at a time."""
-        most, room = int(RING_COUNT * share), int(RING_BYTES * share)
-        if len(self.entries) <= 2 * most and self.ring_bytes <= 2 * room:
-            return
+    def trim(self) -> None:
+        """Drop the oldest delivered publications beyond the bounds, half a ring at a time."""
+        if len(self.entries) > 2 * RING_COUNT or self.ring_bytes > 2 * RING_BYTES:
+            self._drop(RING_COUNT, RING_BYTES)
+
+    def shrink(self, share: float) -> None:
+        """Keep only a share of what the ring holds now, and what is not delivered yet."""
+        self._drop(int(len(self.entries) * share), int(self.ring_bytes * share))
+
+    def _drop(self, most: int, room: int) -> None:
         count, size = 0, self.ring_bytes
         for entry in self.entries:
             within = len(self.entries) - count <= most and size <= room

@@ -72,7 +72,7 @@ class Topics:
         if cost > self._options.rings:
             share = self._options.rings / cost / 2
             for topic in self.by_name.values():
-                topic.trim(share)
+                topic.shrink(share)
 
     def has(self, topic: Topic) -> bool:
         """Whether the topic is still one of these."""

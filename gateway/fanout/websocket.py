@@ -137,7 +137,8 @@ class WebSocketConnection(Session):
             self.sink.close_with(told.code, told.reason)  # type: ignore[attr-defined] # the ASGI WebSocket sink has it
 
     def farewell(self) -> None:
-        """Close with 3001: come back, elsewhere."""
+        """Close with 3001, behind all that has arrived here: come back, elsewhere."""
+        self.settle()
         self.close(codes.SHUTDOWN)
 
     # Time.

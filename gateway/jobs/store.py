@@ -188,6 +188,8 @@ class JobStore:
             raise QuotaExceeded
         if kind == b"held":
             raise Conflict(f"the open job {rest[0].decode()} has the same unique key")
+        if kind == b"foreign":
+            raise Conflict(f"{rest[0].decode()} runs this job: run it again there")
         if kind == b"open":
             raise Conflict(f"the job is {rest[0].decode()}; only an ended one can run again")
         return rest[0], decode_message(rest[1])

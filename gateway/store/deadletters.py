@@ -21,6 +21,7 @@ import structlog
 from gateway.auth.principals import DEFAULT_TENANT
 from gateway.events import TENANT
 from gateway.settings import Settings
+from gateway.store.dead_schemas import DEAD_LETTERS
 from gateway.store.fingerprints import group_of
 from gateway.store.redis import Script, Store
 
@@ -36,7 +37,7 @@ LETTER_ID: Final = re.compile(r"dl_[0-9a-f]{26}\Z")
 
 # For every script that changes the index.
 PRELUDE: Final = (
-    f"local OPERATOR = '{DEFAULT_TENANT}'\n"
+    f"local OPERATOR, DEAD_SCHEMA = '{DEFAULT_TENANT}', '{DEAD_LETTERS.uri}'\n"
     + resources.files("gateway.store").joinpath("lua/dead_prelude.lua").read_text()
 )
 _BURY, _PRUNE, _GROUPS = (

@@ -24,7 +24,6 @@ from tests.support.servers import RedisServer
 Row = dict[str, Any]
 Rows = dict[str, Row]
 KINDS = ("ws", "sse")
-SETTLE = 0.5  # seconds between the last subscription and the first event
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +40,8 @@ class Plan:
         burst: events per channel of that case.
         stuck_rate: messages per second of the case with stopped readers.
         rounds: the median of so many is shown.
+        settle: seconds between the last subscription and the first event.
+        patience: seconds for what is late.
     """
 
     subscribers: int = 1000
@@ -53,11 +54,23 @@ class Plan:
     burst: int = 20
     stuck_rate: float = 100
     rounds: int = 3
+    settle: float = 0.5
+    patience: float = 6
 
 
 FULL = Plan()
 QUICK = Plan(
-    subscribers=20, seconds=0.4, fast=200, channels=5, channels_rate=100, idle=40, burst=3, stuck_rate=50, rounds=1
+    subscribers=20,
+    seconds=0.4,
+    fast=200,
+    channels=5,
+    channels_rate=100,
+    idle=40,
+    burst=3,
+    stuck_rate=50,
+    rounds=1,
+    settle=0.1,
+    patience=30,
 )
 
 
@@ -77,12 +90,12 @@ class Bench:
         stopped, recorded = more.get("stopped", 0), more.get("recorded", True)
         reading = subscribers - stopped
         expected = count * reading // channels
-        limit = (count / rate if rate else 20) + 6
+        limit = (count / rate if rate else 20) + self.plan.patience
         with peer:
             load = peer.load(kind, subscribers, channels)
             fan = Fan(self.tools.fan, load, expected=expected, limit=limit, stopped=stopped)
             fan.ready()
-            time.sleep(SETTLE)
+            time.sleep(self.plan.settle)
             before = cpu_seconds(peer.pid)
             publishing = peer.publish(rate, count, channels, recorded=recorded)
             full = 0
@@ -106,10 +119,10 @@ class Bench:
             fan = Fan(self.tools.fan, peer.load(kind, count, channels))
             fan.ready()
             used = cpu_seconds(peer.pid) - before
-            time.sleep(2 * SETTLE)
+            time.sleep(2 * self.plan.settle)
             held = rss_bytes(peer.pid) - memory
             idle_from, began = cpu_seconds(peer.pid), time.monotonic()
-            time.sleep(2 * SETTLE)
+            time.sleep(2 * self.plan.settle)
             idle = (cpu_seconds(peer.pid) - idle_from) / (time.monotonic() - began)
             found = fan.stop()
         row: Row = {
@@ -126,7 +139,7 @@ class Bench:
         few = Fan(self.tools.fan, peer.load(kind, min(200, self.plan.idle), 1))
         few.ready()
         few.stop()
-        time.sleep(SETTLE)
+        time.sleep(self.plan.settle)
 
     # Scenarios.
 

@@ -7,10 +7,11 @@ from collections.abc import AsyncIterator, Iterator
 
 import pytest
 import pytest_asyncio
-from playwright.async_api import Browser, Page, async_playwright
+from playwright.async_api import Browser, Page, async_playwright, expect
 
 from tests.browser.harness import ARTEFACTS, DevGateway, Observed, host_of
 
+LIMIT = 20_000  # ms; only a failure takes so long
 FLAGS = (
     "--no-sandbox",
     "--disable-gpu",
@@ -18,6 +19,8 @@ FLAGS = (
     "--disable-component-update",
     "--disable-sync",
 )
+
+expect.set_options(timeout=LIMIT)
 
 
 @pytest.fixture(scope="session")
@@ -61,7 +64,7 @@ async def page(
     """A fresh page, not signed in. Afterwards: a picture, no console error, no request to anybody else."""
     context = await browser.new_context(viewport={"width": 1280, "height": 900}, base_url=dev_url)
     fresh = await context.new_page()
-    fresh.set_default_timeout(20_000)
+    fresh.set_default_timeout(LIMIT)
     observed.watch(fresh)
     yield fresh
     ARTEFACTS.mkdir(exist_ok=True)

@@ -26,7 +26,7 @@ from gateway.settings import Settings
 from gateway.store.channels import ChannelStore
 from gateway.store.redis import Store
 from tests.support.messages import TRACE, make_message
-from tests.support.waiting import eventually
+from tests.support.waiting import LIMIT, eventually
 
 TENANT = "default"
 TASKS = "tests.consumers.tasks"
@@ -103,7 +103,7 @@ class Bench:
         job["attempts"] = [json.loads(attempt) for attempt in found.attempts]
         return job
 
-    async def until(self, job_id: str, status: str, limit: float = 10) -> dict[str, Any]:
+    async def until(self, job_id: str, status: str, limit: float = LIMIT) -> dict[str, Any]:
         """The job, once it has the status."""
 
         async def arrived() -> dict[str, Any]:

@@ -215,7 +215,7 @@ async def test_progress_of_a_failing_attempt_is_kept_too(bench: Bench) -> None:
 @pytest.mark.parametrize("reports", [True, False])
 async def test_cancelling_a_running_job_cancels_its_task(bench: Bench, *, reports: bool) -> None:
     heard = asyncio.Event()
-    bench.settings = bench.with_settings(lease=0.6)
+    bench.settings = bench.with_settings(lease=2)
 
     async def stuck(ctx: Context, job_input: Any) -> None:
         del job_input
@@ -239,7 +239,7 @@ async def test_cancelling_a_running_job_cancels_its_task(bench: Bench, *, report
 
 
 async def test_a_cancelled_job_that_cannot_be_stopped_in_time_may_still_succeed(bench: Bench) -> None:
-    bench.settings = bench.with_settings(lease=0.3)
+    bench.settings = bench.with_settings(lease=2)
 
     async def stubborn(ctx: Context, job_input: Any) -> str:
         del ctx, job_input

@@ -53,7 +53,7 @@ async def test_a_stuck_worker_ends_its_process(redis_url: str, amqp_url: str, re
         _, url = product.gateway()
         worker = product.worker("--concurrency", "1", module=HOSTILE)
         async with client(url) as http:
-            answer = await http.post("/v1/jobs", json={"type": "stuck.thread"}, headers={"Prefer": "wait=10"})
+            answer = await http.post("/v1/jobs", json={"type": "stuck.thread"}, headers={"Prefer": "wait=30"})
         assert answer.json()["status"] == "failed"
         await asyncio.to_thread(worker.wait_for, "hold all threads")
         assert await asyncio.to_thread(worker.ended) == 1

@@ -16,6 +16,7 @@ from gateway.errors import InvalidFields
 from gateway.jobs.folder import FolderAttachments
 from gateway.settings import Settings
 from tests.support.messages import make_message
+from tests.support.waiting import LIMIT
 
 NUMBERS = st.integers(-(2**60), 2**60) | st.floats()
 
@@ -64,7 +65,7 @@ async def test_the_newest_progress_is_taken_once(ctx: Context) -> None:
 
 async def test_progress_from_threads_wakes_the_loop(ctx: Context) -> None:
     await asyncio.gather(*(asyncio.to_thread(_count, ctx, start) for start in range(0, 4000, 500)))
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(LIMIT):
         await ctx.news.wait()
     taken = ctx.take_progress()
     assert taken is not None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -156,16 +157,42 @@ async def test_a_thread_may_hold_one_and_a_second_time_is_refused(bench: Bench) 
     assert job["error"]["message"] == "this attempt has the lock 'l' already"
 
 
-@pytest.mark.parametrize(("ttl", "name"), [(1, "l"), (1e9, "l"), (30, "a b")])
-async def test_rules_of_locks(bench: Bench, ttl: float, name: str) -> None:
+@pytest.mark.parametrize(
+    ("ttl", "wait", "name"), [(1, 0, "l"), (1e9, 0, "l"), (30, -1, "l"), (30, float("nan"), "l"), (30, 0, "a b")]
+)
+async def test_rules_of_locks(bench: Bench, ttl: float, wait: float, name: str) -> None:
     async def holding(ctx: Context, job_input: Any) -> Any:
         del job_input
-        async with ctx.lock(name, ttl=ttl):
+        async with ctx.lock(name, ttl=ttl, wait=wait):
             return None
 
     async with bench.working(bench.task("holding", holding)):
         job = await bench.until(await bench.submit("holding"), "failed")
     assert (job["error"]["type"], job["attempt"]) == ("GiveUp", 1)
+
+
+@pytest.mark.parametrize("how", ["cancelled", "timed out"])
+async def test_a_thread_that_waits_for_a_lock_does_not_outlive_its_attempt(bench: Bench, how: str) -> None:
+    bench.settings = bench.with_settings(lease=0.6)
+    await Locks(bench.store).take("default", "l", "somebody else", 60)
+    ended = threading.Event()
+
+    def waiting(ctx: Context, job_input: Any) -> Any:
+        del job_input
+        try:
+            with ctx.lock("l", wait=3000):
+                return None
+        finally:
+            ended.set()
+
+    task = bench.task("waiting", waiting, max_attempts=1, timeout=60 if how == "cancelled" else 0.3)
+    async with bench.working(task):
+        job_id = await bench.submit("waiting")
+        await bench.until(job_id, "running")
+        if how == "cancelled":
+            await bench.service.cancel("default", job_id)
+            await bench.until(job_id, "cancelled")
+        await eventually(ended.is_set)
 
 
 async def test_a_worker_cut_off_from_redis_gives_up_its_lock_in_time(

@@ -6,6 +6,7 @@ import asyncio
 import json
 from collections import Counter
 from collections.abc import AsyncIterator
+from functools import partial
 from typing import Any
 
 import aio_pika
@@ -258,7 +259,7 @@ async def test_a_queue_with_other_arguments_stops_the_start(
 ) -> None:
     del channels  # declared
     relay = Relay(store, settings)
-    monkeypatch.setattr(relay._intake, "_limits", Limits(length=1))
+    monkeypatch.setattr(relay._intake, "_declare", partial(declare_events, limits=Limits(length=1)))
     with pytest.raises(ExceptionGroup) as failed:
         await relay.run()
     assert failed.group_contains(ConfigurationError, match=QUEUE)

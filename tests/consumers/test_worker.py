@@ -12,7 +12,7 @@ from redis.asyncio import Redis
 from consumers import Context
 from gateway.jobs.records import Claim
 from tests.consumers.support import TENANT, Bench, WatchedQueue, background
-from tests.support.waiting import eventually
+from tests.support.waiting import LIMIT, eventually
 
 pytestmark = pytest.mark.usefixtures("no_backoff")
 
@@ -79,11 +79,11 @@ async def test_a_task_that_ends_after_it_was_taken_over_records_nothing(
 
 
 async def test_heartbeats_keep_a_long_job_alive(bench: Bench, gated: Gated) -> None:
-    bench.settings = bench.with_settings(lease=0.5)
+    bench.settings = bench.with_settings(lease=1)
     async with bench.working(bench.task("gated", gated.__call__, runs_in="loop")):
         job_id = await bench.submit("gated")
         await eventually(lambda: gated.running == 1)
-        end = time.time() + 1.5  # three leases
+        end = time.time() + 3  # three leases
 
         async def extended() -> bool:
             return (await bench.due()).get(job_id, 0) > end + 0.3
@@ -181,7 +181,7 @@ async def test_a_stop_lets_quick_jobs_finish_and_starts_nothing_new(
         await eventually(lambda: gated.running == 1)
         worker.stop()
         gated.gate.set()
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(LIMIT):
             await worker.stopped()
     assert [(await bench.job(job_id))["status"] for job_id in ids] == ["succeeded", "queued", "queued"]
     assert gated.started == 1
@@ -194,7 +194,7 @@ async def test_a_stop_gives_long_jobs_back_with_their_attempt(bench: Bench, gate
         job_id = await bench.submit("gated")
         await eventually(lambda: gated.running == 1)
         worker.stop()
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(LIMIT):
             await worker.stopped()
     assert gated.cancelled == 1
     job = await bench.job(job_id)

@@ -16,7 +16,7 @@ import httpx
 
 ROOT_KEY = "gk_test_root_key_0123456789abcdef"
 SECRET = "test-secret-test-secret-test-secret"
-READY_LIMIT = 30.0
+READY_LIMIT = 60.0
 
 
 class Process:
@@ -166,4 +166,4 @@ def stack(redis_url: str, amqp_url: str, folder: Path, **extra: str) -> Iterator
 
 def client(url: str, key: str = ROOT_KEY) -> httpx.AsyncClient:
     """An HTTP client signed in with a key."""
-    return httpx.AsyncClient(base_url=url, headers={"Authorization": f"Bearer {key}"}, timeout=30)
+    return httpx.AsyncClient(base_url=url, headers={"Authorization": f"Bearer {key}"}, timeout=60)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import subprocess
 import sys
-import time
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
@@ -19,7 +18,7 @@ from websockets.exceptions import InvalidStatus
 from tests.auth.signers import KeyServer, Signer, key_server, key_set
 from tests.e2e.clients import socket, token
 from tests.e2e.stack import Stack, client, stack
-from tests.support.waiting import eventually
+from tests.support.waiting import LIMIT, eventually
 
 APP = "https://app.example"
 OLD, NEW = Signer("RS256", "old", 11), Signer("EdDSA", "new", 12)
@@ -90,10 +89,8 @@ async def test_the_command_line_revokes_what_it_made(product: Stack) -> None:
         await anext(events)
         revoked = await asyncio.to_thread(command, product, "token", "revoke", "--sub", "ann")
         assert revoked.returncode == 0, revoked.stderr
-        ended = time.monotonic()
         assert (await anext(events)).event == "gateway.bye"
-        await asyncio.wait_for(opened.connection.wait_closed(), 5)
-        assert time.monotonic() - ended < 5
+        await asyncio.wait_for(opened.connection.wait_closed(), LIMIT)
         assert opened.connection.close_code == 3014
     async with client(second, credential) as http:
         assert (await http.get("/v1/jobs")).json()["type"] == "urn:gateway:problem:token-revoked"

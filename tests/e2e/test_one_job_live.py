@@ -153,7 +153,7 @@ async def test_failures_are_retried_and_then_dead(product: Stack) -> None:
 async def test_cancel_and_run_again(product: Stack) -> None:
     _, url = product.gateway()
     product.worker()
-    body = {"type": "echo", "input": {"value": 5, "seconds": 2, "steps": 20}}
+    body = {"type": "echo", "input": {"value": 5, "seconds": 4, "steps": 20}}
     async with client(url) as http:
         job_id = await submit(url, body)
         await eventually(lambda: started(http, job_id))

@@ -10,12 +10,11 @@ from contextlib import asynccontextmanager
 from websockets.exceptions import ConnectionClosed
 
 from tests.fanout.support import Node, SseClient, WsClient, ws
+from tests.support.waiting import LIMIT
 
-SOON = 5.0
 
-
-async def closed(client: WsClient, limit: float = SOON) -> tuple[int, str]:
-    """Wait for the close, which must come in time."""
+async def closed(client: WsClient, limit: float = LIMIT) -> tuple[int, str]:
+    """Wait for the close."""
     try:
         async with asyncio.timeout(limit):
             while True:
@@ -24,7 +23,7 @@ async def closed(client: WsClient, limit: float = SOON) -> tuple[int, str]:
         return (error.rcvd.code, error.rcvd.reason) if error.rcvd else (1006, "")
 
 
-async def goodbye(stream: SseClient, limit: float = SOON) -> str:
+async def goodbye(stream: SseClient, limit: float = LIMIT) -> str:
     event = await stream.event(limit)
     assert event["event"] == "gateway.bye"
     assert int(event["retry"]) > 0

@@ -19,6 +19,7 @@ from tests.faults.scene import SETTINGS, Publisher
 from tests.faults.subscribers import Crowd
 from tests.faults.wire import CLOSE, UPGRADE, Cutter
 from tests.support.servers import RedisServer
+from tests.support.waiting import LIMIT
 
 PAUSE = 0.01
 
@@ -94,17 +95,14 @@ class Fort:
                 over.set()
         assert peak - before <= megabytes, f"{before:.1f} MB before, {peak:.1f} MB at most"
 
-    async def ask(self, data: bytes, *parts: bytes, limit: float = 3.0) -> bytes:
-        """Send bytes; returns what comes back until the connection ends or nothing comes for a while."""
+    async def ask(self, data: bytes, *, quiet: float) -> bytes:
+        """Send bytes; returns what comes back until the connection ends or nothing more comes for a while."""
         reader, writer = await asyncio.open_connection("127.0.0.1", self.port)
         answer = b""
         try:
-            for part in (data, *parts):
-                writer.write(part)
-                await asyncio.sleep(0.02 if parts else 0)
-            async with asyncio.timeout(limit):
-                while more := await reader.read(65536):
-                    answer += more
+            writer.write(data)
+            while more := await asyncio.wait_for(reader.read(65536), quiet if answer else LIMIT):
+                answer += more
         except (TimeoutError, ConnectionError):
             pass
         finally:
@@ -116,12 +114,12 @@ class Fort:
         transport, knock = await asyncio.get_running_loop().create_connection(Knock, "127.0.0.1", self.port)
         try:
             transport.write(UPGRADE)
-            await asyncio.wait_for(knock.opened.wait(), 10)
+            await asyncio.wait_for(knock.opened.wait(), LIMIT)
             for part in parts:
                 if not knock.closed.is_set():
                     transport.write(part)
                     await asyncio.sleep(0.005)
-            await asyncio.wait_for(knock.closed.wait(), 15)
+            await asyncio.wait_for(knock.closed.wait(), LIMIT)
         finally:
             transport.abort()
         return knock.code
@@ -132,7 +130,7 @@ class Fort:
         reader, writer = await asyncio.open_connection("127.0.0.1", self.port, limit=2**22)
         try:
             writer.write(UPGRADE)
-            head = await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), 10)
+            head = await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), LIMIT)
             assert head.startswith(b"HTTP/1.1 101 ")
             yield reader, writer
         finally:

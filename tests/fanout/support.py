@@ -36,6 +36,7 @@ from gateway.store.channels import ChannelStore
 from gateway.store.rates import Rates
 from gateway.store.redis import Store
 from gateway.web.problems import exception_handlers
+from tests.support.waiting import LIMIT
 
 SECRET = "a secret that is long enough for HS256"
 ROOT_KEY = "root-key-for-tests"
@@ -134,7 +135,7 @@ async def node(
 
 
 def http(target: Node) -> httpx.AsyncClient:
-    return httpx.AsyncClient(base_url=f"http://127.0.0.1:{target.port}")
+    return httpx.AsyncClient(base_url=f"http://127.0.0.1:{target.port}", timeout=LIMIT)
 
 
 def port_of(url: str) -> int:
@@ -170,7 +171,7 @@ class WsClient:
         await self.socket.send(json.dumps({"id": self._id, **command}))
         return self._id
 
-    async def next(self, limit: float = 5) -> dict[str, Any]:
+    async def next(self, limit: float = LIMIT) -> dict[str, Any]:
         while not self._lines:
             async with asyncio.timeout(limit):
                 frame = await self.socket.recv()
@@ -198,7 +199,7 @@ class WsClient:
     async def subscribe(self, channel: str, **request: Any) -> dict[str, Any]:
         return await self.ask(subscribe={"channel": channel, **request})
 
-    async def pubs(self, count: int, limit: float = 5) -> list[dict[str, Any]]:
+    async def pubs(self, count: int, limit: float = LIMIT) -> list[dict[str, Any]]:
         found: list[dict[str, Any]] = []
         while len(found) < count:
             push = (await self.next(limit)).get("push", {})
@@ -233,7 +234,7 @@ class SseClient:
         }
         return self
 
-    async def block(self, limit: float = 5) -> dict[str, str]:
+    async def block(self, limit: float = LIMIT) -> dict[str, str]:
         async with asyncio.timeout(limit):
             text = await self._text()
         lines = [line.partition(":") for line in text.strip().split("\n") if line[:1] != ":"]
@@ -251,7 +252,7 @@ class SseClient:
         text, _, self._chunks = self._chunks.partition(b"\n\n")
         return text.decode()
 
-    async def event(self, limit: float = 5) -> dict[str, str]:
+    async def event(self, limit: float = LIMIT) -> dict[str, str]:
         while not (found := await self.block(limit)).get("data"):
             pass
         return found

@@ -13,6 +13,7 @@ from websockets.exceptions import ConnectionClosed
 from gateway.store.channels import ChannelStore
 from tests.fanout.conftest import StartNode
 from tests.fanout.support import Node, publish, sse, ws
+from tests.support.waiting import eventually
 
 CHANNELS = ["open:0", "open:1", "open:2"]
 SECONDS = 4.0
@@ -27,6 +28,11 @@ class Reader:
         self.seen: list[int] = []
         self.resets = 0
         self.done = asyncio.Event()
+
+    @property
+    def started(self) -> bool:
+        """Whether it has a first position."""
+        raise NotImplementedError
 
     def until(self) -> float:
         return 10.0 if self.done.is_set() else self.random.uniform(0.05, 0.6)
@@ -52,6 +58,10 @@ class Reader:
 class StreamReader(Reader):
     cursor = ""
 
+    @property
+    def started(self) -> bool:
+        return bool(self.cursor)
+
     async def visit(self, node: Node, last: asyncio.Future[int]) -> None:
         query = "&".join(f"channel={name}" for name in CHANNELS)
         headers = [f"Last-Event-ID: {self.cursor}"] if self.cursor else []
@@ -66,6 +76,10 @@ class StreamReader(Reader):
 
 class SocketReader(Reader):
     position: tuple[str, int] | None = None
+
+    @property
+    def started(self) -> bool:
+        return self.position is not None
 
     async def visit(self, node: Node, last: asyncio.Future[int]) -> None:
         async with ws(node) as client:
@@ -100,8 +114,8 @@ async def test_nobody_misses_or_repeats_anything(start: StartNode, channels: Cha
 
     async def produce() -> None:
         number = 0
+        await eventually(lambda: all(reader.started for reader in readers))
         until = asyncio.get_running_loop().time() + SECONDS
-        await asyncio.sleep(0.7)  # everyone has a first position
         while asyncio.get_running_loop().time() < until:
             names = chance.sample(CHANNELS, chance.randint(1, 3))
             await publish(channels, *names, "open:all", data=number)

@@ -17,7 +17,7 @@ from tests.fanout.conftest import StartNode
 from tests.fanout.endings import closed
 from tests.fanout.support import Node, token, ws
 from tests.faults.wire import CLOSE, UPGRADE, Cutter, frame
-from tests.support.waiting import eventually
+from tests.support.waiting import LIMIT, eventually
 
 PING = 0x89
 
@@ -29,7 +29,7 @@ class Raw:
         self.reader, self.writer = reader, writer
         self._cutter = Cutter()
 
-    async def frames(self, limit: float = 5) -> list[tuple[int, bytes]]:
+    async def frames(self, limit: float = LIMIT) -> list[tuple[int, bytes]]:
         """Wait for some frames; none when the connection has ended."""
         async with asyncio.timeout(limit):
             while data := await self.reader.read(65536):
@@ -133,7 +133,7 @@ async def test_who_was_just_being_let_in_when_everyone_was_sent_away_goes_as_wel
     await opening.wait()
     await node.hub.drain()
     release.set()
-    answer = await asyncio.wait_for(reader.read(), 5)
+    answer = await asyncio.wait_for(reader.read(), LIMIT)
     assert answer.count(b"id: ") == 1, "the opening comes first, so that the reader can resume"
     assert b"event: gateway.bye" in answer[answer.index(b"id: ") :]
     assert b"shutdown" in answer

@@ -18,7 +18,7 @@ from gateway.fanout.options import HubOptions
 from gateway.store.channels import ChannelStore
 from tests.fanout.conftest import StartNode
 from tests.fanout.support import QUICK, Node, publish, settings_for, token
-from tests.support.waiting import eventually
+from tests.support.waiting import LIMIT, eventually
 
 STREAM, SSE = "http_stream", "sse"
 
@@ -34,7 +34,7 @@ class Emulated:
         self._id = 1
         self.seen: list[dict[str, Any]] = []
 
-    async def next(self, limit: float = 5) -> dict[str, Any]:
+    async def next(self, limit: float = LIMIT) -> dict[str, Any]:
         async with asyncio.timeout(limit):
             async for line in self._lines:
                 if line:

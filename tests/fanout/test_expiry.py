@@ -20,7 +20,7 @@ async def test_an_expired_connection_is_warned_then_closed_and_resumes(start: St
         position = (await client.subscribe("open:1", recoverable=True))["subscribe"]
         push = (await client.next())["push"]
         assert push["refresh"] == {"expires": True, "ttl": 1}
-        assert (await closed(client, 5)) == (3005, "connection expired")
+        assert (await closed(client)) == (3005, "connection expired")
     await publish(node.channels, "open:1", data="missed")
     async with signed_in(node, token("ann")) as client:
         again = await client.subscribe(
@@ -57,7 +57,7 @@ async def test_an_expired_stream_says_goodbye_and_resumes_with_a_new_ticket(star
         await publish(node.channels, "news", data=1)
         assert await stream.datas(1) == [1]
         cursor = stream.last_id
-        assert await goodbye(stream, 3) == "expired"
+        assert await goodbye(stream) == "expired"
     await publish(node.channels, "news", data=2)
     async with sse(node.port, f"channel=news&ticket={old}&last_event_id={cursor}") as stream:
         assert stream.status == 401  # EventSource stops by itself; the page makes a new ticket

@@ -14,9 +14,10 @@ from gateway.events import draft
 from gateway.fanout import hub, pump
 from gateway.fanout.session import Session
 from gateway.fanout.stats import gauges
-from gateway.fanout.topic import RING_COUNT
+from gateway.fanout.topic import RING_COUNT, Topic
 from gateway.store.channels import ChannelStore, Outgoing
 from tests.fanout.conftest import StartNode
+from tests.fanout.endings import closed
 from tests.fanout.support import QUICK, Node, WsClient, sse, ws
 from tests.support.waiting import eventually
 
@@ -65,6 +66,34 @@ async def sees_all(client: WsClient, own: str, index: int) -> None:
     assert seen == {"open:all": list(range(COUNT)), own: list(range(index, COUNT, 3))}
 
 
+def arrive(node: Node, topic: Topic, offsets: range) -> None:
+    """As if the feed had brought publications, in one turn of the loop."""
+    header = b"1 %b %d %d 0 a.b - -\n%d"
+    node.hub.on_messages([(topic.name, header % (topic.epoch.encode(), n, n, n)) for n in offsets])
+
+
+async def test_a_drain_leaves_nothing_behind_that_has_arrived(
+    start: StartNode, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pump, "BUDGET", 0.0)
+    monkeypatch.setattr(pump, "SLICE", 1)
+    node: Node = await start()
+    async with AsyncExitStack() as stack:
+        clients = [await stack.enter_async_context(ws(node)) for _ in range(8)]
+        for client in clients:
+            await client.subscribe("open:a")
+        streams = [await stack.enter_async_context(sse(node.port, "channel=open:a")) for _ in range(8)]
+        (topic,) = node.hub.topics.values()
+        arrive(node, topic, range(1, 4))
+        await node.hub.drain()
+        for client in clients:
+            assert [pub["offset"] for pub in await client.pubs(3)] == [1, 2, 3]
+            assert (await closed(client))[0] == 3001
+        for stream in streams:
+            assert [(await stream.event())["data"] for _ in range(3)] == ["1", "2", "3"]
+            assert (await stream.event())["event"] == "gateway.bye"
+
+
 async def test_the_feed_waits_while_a_topic_has_too_much_to_write(
     start: StartNode, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -79,14 +108,9 @@ async def test_the_feed_waits_while_a_topic_has_too_much_to_write(
         await one.subscribe("open:a")
         await two.subscribe("open:a")
         (topic,) = node.hub.topics.values()
-
-        def arrive(offsets: range) -> None:
-            header = b"1 %b %d %d 0 a.b - -\n{}"
-            node.hub.on_messages([(topic.name, header % (topic.epoch.encode(), n, n)) for n in offsets])
-
-        arrive(range(1, 10))
+        arrive(node, topic, range(1, 10))
         paused.assert_not_called()
-        arrive(range(10, 1000))
+        arrive(node, topic, range(10, 1000))
         paused.assert_called_once()
         for client in (one, two):
             assert [pub["offset"] for pub in await client.pubs(999)] == list(range(1, 1000))
@@ -112,9 +136,10 @@ async def test_a_client_that_does_not_read_its_answers_is_not_listened_to(start:
     await eventually(lambda: not node.hub.connections)
 
 
-async def test_all_rings_together_are_bounded(start: StartNode, channels: ChannelStore) -> None:
+@pytest.mark.parametrize("count", [20, 100])
+async def test_all_rings_together_are_bounded(start: StartNode, channels: ChannelStore, count: int) -> None:
     node = await start(options=replace(QUICK, rings=200_000))
-    names = [f"open:{number}" for number in range(20)]
+    names = [f"open:{number}" for number in range(count)]
     async with ws(node) as client:
         for name in names:
             await client.subscribe(name)

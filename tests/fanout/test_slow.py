@@ -18,7 +18,7 @@ from gateway.fanout.options import HubOptions
 from gateway.store.channels import ChannelStore
 from tests.fanout.conftest import StartNode
 from tests.fanout.support import Node, WsClient, publish, ws
-from tests.support.waiting import eventually
+from tests.support.waiting import LIMIT, eventually
 
 FILLER = "x" * 20_000
 
@@ -117,7 +117,7 @@ async def test_a_slow_stream_is_caught_up_in_order(start: StartNode, channels: C
     skipped = 0
     buffer = b""
     while not seen or seen[-1] < 119:
-        buffer += await asyncio.wait_for(reader.read(65536), 5)
+        buffer += await asyncio.wait_for(reader.read(65536), LIMIT)
         *blocks, buffer = buffer.split(b"\n\n")
         for block in blocks:
             data = block.partition(b"data: ")[2]

@@ -10,7 +10,7 @@ from gateway.fanout.options import HubOptions
 from gateway.store.channels import ChannelStore
 from tests.fanout.conftest import StartNode
 from tests.fanout.support import Node, publish, settings_for, sse, token
-from tests.support.waiting import eventually
+from tests.support.waiting import LIMIT, eventually
 
 
 async def test_a_stream_opens_with_an_id_and_brings_events(start: StartNode, channels: ChannelStore) -> None:
@@ -177,7 +177,7 @@ async def test_head_answers_headers_only(start: StartNode) -> None:
     node = await start()
     reader, writer = await asyncio.open_connection("127.0.0.1", node.port)
     writer.write(b"HEAD /v1/stream?channel=open:a HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
-    answer = await asyncio.wait_for(reader.read(), 5)
+    answer = await asyncio.wait_for(reader.read(), LIMIT)
     writer.close()
     assert answer.startswith(b"HTTP/1.1 200")
     assert b"text/event-stream" in answer

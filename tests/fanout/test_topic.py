@@ -148,13 +148,13 @@ def test_a_pass_ends_with_the_life_it_belongs_to() -> None:
     assert subscription.write.call_count == 1  # type: ignore[attr-defined] # a mock's
 
 
-def test_a_ring_can_be_cut_to_a_share_of_its_bounds_and_keeps_what_is_not_delivered() -> None:
+def test_a_ring_can_be_cut_to_a_share_of_itself_and_keeps_what_is_not_delivered() -> None:
     made = topic()
     made.receive(pub(offset) for offset in range(1, 201))
     made.delivered = 190
-    made.trim(10 / RING_COUNT)
+    made.shrink(0.05)
     assert offsets(made) == list(range(191, 201))
     assert (made.floor, made.trimmed, made.ring_bytes) == (190, 380, 100)
-    made.trim(1 / RING_COUNT)
+    made.shrink(0.1)
     assert offsets(made) == list(range(191, 201))
     assert made.after(189) is None

@@ -111,7 +111,7 @@ async def test_submissions_are_accepted_without_the_broker_and_run_afterwards(
         before = [await submit(url, input={"value": n, "seconds": 1, "steps": 2}) for n in range(5)]
         own_rabbit.kill()
         during = [await submit(url, input={"value": n}) for n in range(5)]
-        await asyncio.sleep(20)  # the length of the outage is the point
+        await asyncio.sleep(8)  # an outage longer than the pause between two attempts to connect
         during += [await submit(url, input={"value": n}) for n in range(5)]
         own_rabbit.start()
         after = [await submit(url, input={"value": n}) for n in range(5)]
@@ -173,7 +173,7 @@ async def test_gateway_dev_goes_on_where_it_was_killed(tmp_path: Path) -> None:
             for n in range(15):
                 body = {"type": "echo", "input": {"value": n, "seconds": 2, "steps": 4}}
                 ids.append((await http.post("/v1/jobs", json=body)).json()["id"])
-        await eventually(lambda: dev_status(url, key, ids[0], "running"))
+        await eventually(lambda: dev_status(url, key, ids[-1], "running"))
         process.kill()
         _, url, again = product.dev(tmp_path / "data")
         assert again == key

@@ -35,7 +35,7 @@ def publish(url: str, key: str, body: bytes, properties: pika.BasicProperties) -
 
 def test_foreign_programs_reach_a_live_subscriber(running: Stack) -> None:
     _, url = running.gateway()
-    running.run("consumers", "relay").wait_for("relay.consuming")
+    running.run("consumers", "relay").wait_for("intake.consuming")
     attributes = {"type": "shop.order.paid", "source": "https://shop.example/orders", "id": "o 1", "subject": "o/1"}
     event = CloudEvent({**attributes, "datacontenttype": "application/json"}, {"total": 12})
     headers = {"Authorization": f"Bearer {ROOT_KEY}"}

@@ -95,11 +95,11 @@ async def test_a_queued_job_whose_message_is_lost_is_handed_out_again(bench: Ben
 
 
 async def test_ttl_ends_with_the_start(bench: Bench) -> None:
-    job_id, message, _ = await bench.submit(ttl_ms=200)
+    job_id, message, _ = await bench.submit(ttl_ms=1500)
     assert message is not None
     claim = await bench.claim(message)
     assert isinstance(claim, Claim)
-    await asyncio.sleep(0.21)
+    await asyncio.sleep(1.51)
     await bench.jobs.advance(TENANT, job_id, fence=claim.fence, op=1, to="released")
     assert isinstance(await bench.claim(message, token="t2"), Claim)
 

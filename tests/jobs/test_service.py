@@ -19,6 +19,7 @@ from gateway.errors import (
     QueueFull,
     StoreUnavailable,
 )
+from gateway.jobs.amqp import PUBLISH_LIMIT
 from gateway.jobs.local import LocalQueue
 from gateway.jobs.queue import Message
 from gateway.jobs.rabbitmq import RabbitQueue
@@ -31,7 +32,7 @@ from tests.support.messages import PREFETCH, Inbox, make_message
 from tests.support.proxy import TcpProxy
 from tests.support.waiting import eventually
 
-ANSWERED = 2.5  # seconds: the publisher's limit, and a little
+ANSWERED = 10  # seconds: the publisher's limit, and a lot: without one it would be for ever
 WORKER: dict[str, Any] = {"worker": "w", "lease": 60}
 
 
@@ -95,16 +96,19 @@ async def test_without_a_broker_a_job_is_accepted_at_once_and_published_later(be
     began = time.monotonic()
     first = await bench.accept(key="k")  # just lost: it may be back within the limit
     assert time.monotonic() - began < ANSWERED
-    began = time.monotonic()
-    second = await bench.submit()
-    assert time.monotonic() - began < 0.5
+    taken: dict[str, float] = {}
+    for _ in range(3):
+        began = time.monotonic()
+        taken[await bench.submit()] = time.monotonic() - began
+    assert min(taken.values()) < PUBLISH_LIMIT / 2  # it does not wait for what is known to be away
     assert json.loads(first.job)["status"] == "accepted"
-    assert await bench.events(second) == []
+    assert [await bench.events(job_id) for job_id in taken] == [[]] * 3
     assert await bench.accept(key="k") == first._replace(replayed=True)
     broker.resume()
-    async with published(bench, first.id, second) as inbox:
-        assert sorted(inbox.ids) == sorted([first.id, second])
-    for job_id in (first.id, second):
+    accepted = [first.id, *taken]
+    async with published(bench, *accepted) as inbox:
+        assert sorted(inbox.ids) == sorted(accepted)
+    for job_id in accepted:
         assert await bench.events(job_id) == ["job.queued"]
 
 

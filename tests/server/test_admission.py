@@ -15,7 +15,7 @@ from gateway.server.http import HttpProtocol
 from gateway.settings import Settings
 from tests.fanout.conftest import StartNode
 from tests.fanout.support import Node, ws
-from tests.support.waiting import eventually
+from tests.support.waiting import LIMIT, eventually
 
 APP = "https://app.example"
 NAMED, EVERYONE = b"access-control-allow-origin: https://app.example", b"access-control-allow-origin: *"
@@ -175,7 +175,7 @@ async def test_a_connection_that_waits_is_held_and_not_read_without_end(
         held.newcomer.admit()
     else:
         held.newcomer.refuse(unavailable, 1.0)
-    answer = await asyncio.wait_for(held.reader.readline(), 5)
+    answer = await asyncio.wait_for(held.reader.readline(), LIMIT)
     assert answer.startswith(b"HTTP/1.1 401 " if admitted else b"HTTP/1.1 503 ")
     held.writer.transport.abort()
 

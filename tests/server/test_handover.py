@@ -24,7 +24,7 @@ from gateway.settings import Settings
 from gateway.store.channels import ChannelStore
 from tests.fanout.conftest import StartNode
 from tests.fanout.support import Node, application, publish, sse, ws
-from tests.support.waiting import eventually
+from tests.support.waiting import LIMIT, eventually
 
 SUBSCRIBE = b'{"id":1,"connect":{}}\n{"id":2,"subscribe":{"channel":"open:a"}}'
 HANDSHAKE = (
@@ -73,7 +73,7 @@ async def test_keep_alive_requests_before_a_stream_do_not_matter(start: StartNod
     await reader.readuntil(b"id: ")
     assert guests(node) == 1
     await publish(channels, "open:a", data="here")
-    await asyncio.wait_for(reader.readuntil(b"here"), 5)
+    await asyncio.wait_for(reader.readuntil(b"here"), LIMIT)
     writer.transport.abort()
 
 
@@ -171,7 +171,7 @@ async def test_what_a_client_sends_too_early_is_not_lost(start: StartNode) -> No
         writer.write(frame[:cut])
         await reader.readuntil(b"\r\n\r\n")
         writer.write(frame[cut:])
-        await asyncio.wait_for(reader.readuntil(b'"subscribe":'), 5)
+        await asyncio.wait_for(reader.readuntil(b'"subscribe":'), LIMIT)
         writer.transport.abort()
 
 
@@ -181,7 +181,7 @@ async def test_a_raw_client_breaking_the_rules_is_closed(start: StartNode) -> No
     writer.write(HANDSHAKE)
     await reader.readuntil(b"\r\n\r\n")
     writer.write(Frame(Opcode.TEXT, SUBSCRIBE).serialize(mask=False))
-    answer = await asyncio.wait_for(reader.read(), 5)
+    answer = await asyncio.wait_for(reader.read(), LIMIT)
     assert answer[:1] == b"\x88"
     assert int.from_bytes(answer[2:4], "big") == 1002
     writer.close()
@@ -279,7 +279,7 @@ async def test_a_handshake_that_is_not_accepted_is_answered(
     node = await start()
     reader, writer = await asyncio.open_connection("127.0.0.1", node.port)
     writer.write(HANDSHAKE.replace(*changed))
-    answer = await asyncio.wait_for(reader.read(), 5)
+    answer = await asyncio.wait_for(reader.read(), LIMIT)
     writer.close()
     await writer.wait_closed()
     assert answer.startswith(b"HTTP/1.1 " + status), answer

@@ -23,7 +23,8 @@ from gateway.fanout.options import HubOptions
 from gateway.server.run import ServerOptions, bind, serving
 from gateway.settings import Settings
 from tests.fanout.support import SseClient, node, sse, ws
-from tests.support.waiting import eventually
+from tests.support.process import free_port
+from tests.support.waiting import LIMIT, eventually
 
 PLAIN = Settings()
 
@@ -36,7 +37,7 @@ async def hello(request: Request) -> Response:
 async def fetch(port: int) -> bytes:
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
     writer.write(b"GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
-    answer = await asyncio.wait_for(reader.read(), 5)
+    answer = await asyncio.wait_for(reader.read(), LIMIT)
     writer.close()
     return answer
 
@@ -100,20 +101,18 @@ async def test_an_error_in_the_block_comes_out_as_it_is() -> None:
 async def said_bye(client: SseClient) -> dict[str, str]:
     while (block := await client.block()).get("event") != "gateway.bye":
         pass
-    assert await asyncio.wait_for(client.reader.read(), 5) == b""
+    assert await asyncio.wait_for(client.reader.read(), LIMIT) == b""
     return block
 
 
 async def test_open_connections_are_sent_away_and_the_stop_is_prompt(settings: Settings) -> None:
-    loop = asyncio.get_running_loop()
     async with (
-        node(settings, HubOptions(drain=0.2)) as running,
+        node(settings, HubOptions(drain=0.2, farewell=60)) as running,
         sse(running.port, "channel=open:a") as stream,
         ws(running) as client,
     ):
         assert running.server is not None
         running.server.stop()
-        began = loop.time()
         bye = await said_bye(stream)
         assert (bye["event"], json.loads(bye["data"])) == ("gateway.bye", {"reason": "shutdown"})
         assert 1000 <= int(bye["retry"]) <= 3000
@@ -122,7 +121,6 @@ async def test_open_connections_are_sent_away_and_the_stop_is_prompt(settings: S
         assert closed.value.rcvd is not None
         assert (closed.value.rcvd.code, closed.value.rcvd.reason) == (3001, "shutdown")
         await eventually(lambda: not running.hub.connections)
-        assert loop.time() - began < 1.5
     assert running.app.state.draining
     assert not running.hub.ready
 
@@ -142,7 +140,7 @@ async def test_a_second_stop_does_not_wait(settings: Settings) -> None:
         running.server.stop()
         await running.server.stopping.wait()
         running.server.stop()
-    assert loop.time() - began < 10
+    assert loop.time() - began < 30
 
 
 PROGRAM = """
@@ -161,9 +159,7 @@ print("cleaned up", flush=True)
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 async def test_a_signal_stops_the_program_and_its_caller_cleans_up(number: signal.Signals) -> None:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = free_port()
     process = await asyncio.create_subprocess_exec(
         sys.executable, "-c", PROGRAM, str(port), "0.3", stdout=asyncio.subprocess.PIPE, env={**os.environ}
     )
@@ -179,6 +175,6 @@ async def test_a_signal_stops_the_program_and_its_caller_cleans_up(number: signa
     process.send_signal(number)
     await asyncio.sleep(0.1)
     assert await answers(), "during the pause it still serves"
-    output, _ = await asyncio.wait_for(process.communicate(), 10)
+    output, _ = await asyncio.wait_for(process.communicate(), LIMIT)
     assert process.returncode == 0
     assert output.rstrip().endswith(b"cleaned up")

@@ -18,7 +18,7 @@ from websockets.typing import Subprotocol
 
 from gateway.server.run import GatewayServer, ServerOptions, serving
 from gateway.settings import Settings
-from tests.support.waiting import eventually
+from tests.support.waiting import LIMIT, eventually
 
 HANDSHAKE = (
     b"GET /%b HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
@@ -87,11 +87,11 @@ async def test_what_came_too_early_is_served_after_the_answer() -> None:
     async with sockets.serving() as server:
         reader, writer = await asyncio.open_connection("127.0.0.1", server.port)
         writer.write(HANDSHAKE % b"slow")
-        await asyncio.wait_for(sockets.asked.wait(), 5)
+        await asyncio.wait_for(sockets.asked.wait(), LIMIT)
         writer.write(Frame(Opcode.TEXT, b"early").serialize(mask=True))
         await eventually(lambda: any(getattr(one, "_early", b"") for one in server.server_state.connections))
         sockets.go.set()
-        await asyncio.wait_for(reader.readuntil(b"early"), 5)
+        await asyncio.wait_for(reader.readuntil(b"early"), LIMIT)
         writer.transport.abort()
 
 
@@ -100,7 +100,7 @@ async def test_who_leaves_before_the_answer_is_told_to_the_application() -> None
     async with sockets.serving() as server:
         _, writer = await asyncio.open_connection("127.0.0.1", server.port)
         writer.write(HANDSHAKE % b"wait")
-        await asyncio.wait_for(sockets.asked.wait(), 5)
+        await asyncio.wait_for(sockets.asked.wait(), LIMIT)
         writer.transport.abort()
         await eventually(lambda: sockets.ends == ["websocket.disconnect 1006"])
 
@@ -111,7 +111,7 @@ async def test_an_answer_to_nobody_is_no_fault() -> None:
         async with sockets.serving() as server:
             _, writer = await asyncio.open_connection("127.0.0.1", server.port)
             writer.write(HANDSHAKE % b"slow")
-            await asyncio.wait_for(sockets.asked.wait(), 5)
+            await asyncio.wait_for(sockets.asked.wait(), LIMIT)
             writer.transport.abort()
             await eventually(lambda: not server.server_state.connections)
             sockets.go.set()
@@ -131,9 +131,9 @@ async def test_a_server_that_stops_does_not_wait_for_an_answer() -> None:
     async with sockets.serving() as server:
         reader, writer = await asyncio.open_connection("127.0.0.1", server.port)
         writer.write(HANDSHAKE % b"wait")
-        await asyncio.wait_for(sockets.asked.wait(), 5)
+        await asyncio.wait_for(sockets.asked.wait(), LIMIT)
         server.stop()
-        assert b" 500 " in await asyncio.wait_for(reader.readuntil(b"\r\n"), 5)
+        assert b" 500 " in await asyncio.wait_for(reader.readuntil(b"\r\n"), LIMIT)
         writer.close()
 
 
@@ -145,6 +145,6 @@ async def test_a_server_that_stops_says_so_to_those_it_kept() -> None:
     ):
         server.stop()
         with pytest.raises(ConnectionClosed) as closed:
-            await asyncio.wait_for(client.recv(), 5)
+            await asyncio.wait_for(client.recv(), LIMIT)
         assert closed.value.rcvd is not None
         assert closed.value.rcvd.code == 1012

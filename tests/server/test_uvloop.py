@@ -13,7 +13,7 @@ from redis.asyncio import Redis
 from gateway.fanout.options import HubOptions
 from gateway.settings import Settings
 from tests.fanout.support import Node, node, publish, settings_for, sse, ws
-from tests.support.waiting import eventually
+from tests.support.waiting import LIMIT, eventually
 
 
 def on_uvloop(settings: Settings, work: Callable[[Node], Awaitable[None]]) -> None:
@@ -64,7 +64,7 @@ def test_a_slow_reader_is_caught_up(redis_url: str) -> None:
         await eventually(lambda: connection.paused_at is not None)
         seen = b""
         while b"[199," not in seen:
-            seen += await asyncio.wait_for(reader.read(1 << 20), 5)
+            seen += await asyncio.wait_for(reader.read(1 << 20), LIMIT)
         places = [seen.index(b'"data":[%d,' % number) for number in range(200)]
         assert places == sorted(places)
         await eventually(lambda: connection.paused_at is None)

@@ -27,7 +27,7 @@ from gateway.settings import Settings
 from gateway.store.channels import ChannelStore
 from tests.fanout.support import SECRET, WsClient, publish
 from tests.support.process import free_port
-from tests.support.waiting import eventually, eventually_sync
+from tests.support.waiting import LIMIT, eventually, eventually_sync
 
 WORKERS = 3
 RULES = '{"open":{"subscribe":"anyone"}}'
@@ -117,7 +117,7 @@ async def test_a_killed_worker_takes_only_its_own_subscribers_along_and_comes_ba
             for client, home in zip(clients, homes, strict=True):
                 if home == victim:
                     with pytest.raises(ConnectionClosed):
-                        await client.next(10)
+                        await client.next()
                 else:
                     assert (await client.pubs(1))[0]["data"]["data"] == 1
             await until_ready(running, WORKERS + 1)
@@ -138,7 +138,7 @@ async def test_a_signal_drains_all_and_the_parent_says_well_done(settings: Setti
             codes: Counter[int] = Counter()
             for client in clients:
                 with pytest.raises(ConnectionClosed) as closed:
-                    await client.next(15)
+                    await client.next()
                 assert closed.value.rcvd is not None
                 codes[closed.value.rcvd.code] += 1
             assert codes == {3001: 20}
@@ -213,7 +213,7 @@ async def test_a_worker_the_system_has_no_room_for_takes_nobody_along(monkeypatc
         await eventually(lambda: len(workers._ready) == 2, 20)
         assert tries["all"] == 4
         os.kill(os.getpid(), signal.SIGTERM)
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(LIMIT):
             await running
 
 
@@ -224,7 +224,7 @@ async def test_a_system_with_room_for_no_worker_at_all_ends_the_program(monkeypa
     monkeypatch.setattr(asyncio, "create_subprocess_exec", spawn)
     monkeypatch.setattr("gateway.server.workers.LONGEST_BACKOFF", 0.01)
     with socket.socket() as one, socket.socket() as two:
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(LIMIT):
             with pytest.raises(ConfigurationError, match="temporarily unavailable, 5 in a row"):
                 await Workers(["-c", ""], [one, two]).run()
 

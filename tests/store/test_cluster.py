@@ -23,6 +23,8 @@ from gateway.jobs.dead_filter import Filter
 from gateway.jobs.deadletters import DeadLetters
 from gateway.jobs.document import static_json
 from gateway.jobs.effects import Claimed, EffectStore
+from gateway.jobs.foreign import Birth, ForeignJobs, Named, Seen
+from gateway.jobs.foreign import Change as ForeignChange
 from gateway.jobs.local import LocalQueue
 from gateway.jobs.queue import Letter, encode
 from gateway.jobs.rebuild import Rebuilder
@@ -215,6 +217,15 @@ async def breaker_life(breakers: Breakers, name: str) -> None:
         assert await breakers.report(dependency, rules, passage.generation, "failed") == "open"
 
 
+async def foreign_life(store: Store, tenant: str) -> None:
+    jobs = ForeignJobs(store, Settings(), "celery", 60)
+    born = Birth("t1", "shop.add", None, (), "{}", 4, TRACE)
+    [job] = await jobs.named([(f"task of {tenant}", Named(tenant, new_id("job_")))])
+    assert job is not None
+    assert await jobs.observe(tenant, [Seen(job.job_id, ForeignChange("running"), born)]) == ["running"]
+    assert await jobs.revocations() == []
+
+
 async def presence_life(presence: PresenceStore, tenant: str) -> None:
     shard, lease = presence.tag(tenant), Lease("node", hidden=False)
     assert (await presence.begin(shard, "node", 60)).held
@@ -242,6 +253,7 @@ async def test_every_script_works_on_every_master(store: Watched, channels: Chan
     assert (await tickets.open(ticket.ticket, proven=False)).subject == "ann"
     with pytest.raises(Unauthenticated):
         await tickets.open(ticket.ticket, proven=False)
+    await foreign_life(store, tenant)
     await keys_and_revocations(store, tenant)
     await presence_life(PresenceStore(store), tenant)
     await Rates(store, 100, 10).spend(tenant)

@@ -43,16 +43,16 @@ async def test_a_burst_passes_and_no_more_over_all_processes(store: Store) -> No
 
 
 async def test_what_was_used_comes_back_by_the_servers_clock(store: Store) -> None:
-    rates = Rates(store, 100, 10)
+    rates = Rates(store, 100, 100)  # a second without a turn loses nothing
     began = time.monotonic()
-    assert await passed(rates, "acme", 10) == 10
-    done = 10
+    assert await passed(rates, "acme", 100) == 100
+    done = 100
     while time.monotonic() < began + 0.5:
         done += await passed(rates, "acme", 1)
         await asyncio.sleep(0.002)
     took = time.monotonic() - began
-    assert done <= 10 + 100 * took + 1
-    assert done >= 10 + 100 * took / 2
+    assert done <= 100 + 100 * took + 1
+    assert done >= 100 + 100 * took / 2
 
 
 async def test_most_requests_ask_redis_nothing(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -88,11 +88,11 @@ async def test_nobody_is_held_up_when_redis_is_away(store: Store, monkeypatch: p
 async def test_nobody_is_held_up_long_when_redis_stalls(store: Store, redis: Redis) -> None:
     rates = Rates(store, 1, 16)
     await rates.spend("another")
-    await redis.client_pause(4000, all=False)
+    await redis.client_pause(20_000, all=False)
     try:
         began = time.monotonic()
         assert sum(await asyncio.gather(*(passed(rates, "acme", 1) for _ in range(50)))) == 50
-        assert time.monotonic() - began < 3
+        assert time.monotonic() - began < 10
     finally:
         await redis.client_unpause()
 

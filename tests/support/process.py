@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import contextlib
+import functools
+import itertools
 import os
 import random
 import signal
 import socket
 import subprocess
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from tests.support.waiting import eventually_sync
 
 STOP_LIMIT = 30.0
 _PORTS = range(20_000, 32_000)  # below what systems give to outgoing connections
+_BLOCK = 200
 
 # Reads until its parent is gone, however that ended, and then takes the process group and the folder along.
 _GUARD = 'read -r _; kill -s KILL -- "-$1" 2>/dev/null; rm -rf "$2"'
@@ -80,13 +83,32 @@ class Child:
 
 
 def free_port() -> int:
-    """A TCP port of 127.0.0.1 nobody listens on, and no outgoing connection gets while a server is being restarted."""
-    for port in random.sample(_PORTS, len(_PORTS)):
+    """A TCP port of 127.0.0.1 nobody listens on, and no outgoing connection gets while a server is being restarted.
+
+    No other process that runs tests gets it, and this one gets it again only when its block is used up.
+    """
+    _, ports = _own_block()
+    for port in itertools.islice(ports, _BLOCK):
         with socket.socket() as probe, contextlib.suppress(OSError):
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             probe.bind(("127.0.0.1", port))
             return port
     raise RuntimeError("no free port")
+
+
+@functools.cache
+def _own_block() -> tuple[socket.socket, Iterator[int]]:
+    """Ports for this process alone. Its first port stays bound as long as the process lives: that is the lock."""
+    blocks = range(_PORTS.start, _PORTS.stop, _BLOCK)
+    for first in random.sample(blocks, len(blocks)):
+        lock = socket.socket()
+        try:
+            lock.bind(("127.0.0.1", first))
+        except OSError:
+            lock.close()
+        else:
+            return lock, itertools.cycle(range(first + 1, first + _BLOCK))
+    raise RuntimeError("no free block of ports")
 
 
 def exchange(port: int, question: bytes, expected: bytes) -> bool:

@@ -13,6 +13,7 @@ from starlette.types import Message
 from gateway.errors import BadRequest, BodyTooLarge, BodyTooSlow, InvalidFields, UnsupportedMediaType
 from gateway.web import bodies
 from gateway.web.bodies import MAX_BODY, read_json
+from tests.support.waiting import LIMIT
 
 
 class Body(msgspec.Struct, forbid_unknown_fields=True):
@@ -107,6 +108,6 @@ async def test_a_body_that_dribbles_has_a_deadline_that_no_byte_renews(monkeypat
 
     headers = [(b"content-type", b"application/json")]
     request = Request({"type": "http", "method": "POST", "path": "/", "headers": headers}, receive)
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(LIMIT):
         with pytest.raises(BodyTooSlow):
             await read_json(request, Body)

@@ -4,5 +4,8 @@
 local j = load_job(A.tenant, A.id)
 if not j then return false end
 if TERMINAL[j.st] then return {'ended', j.st} end
+if j.fo and j.st ~= 'cancelling' then   -- whoever runs it is told
+  redis.call('SADD', P .. 'revoke:' .. j.fo, member(j) .. ' ' .. j.fu)
+end
 cancel_job(j)
 return {j.st, job_json(j)}

@@ -35,6 +35,14 @@ local function publish(j)
   size = size + #answer[#answer]
 end
 
+-- Another system runs it, and has not said a word for longer than it may.
+local function unheard(j)
+  j.er = '{"type":"Unheard","message":"nothing was heard of it any more","attempt":' .. j.at .. ',"retryable":false}'
+  if HELD[j.st] then end_attempt(j, j.er) end
+  enter(j, 'failed')
+  save_job(j)
+end
+
 local function act(entry)
   local tenant, id = string.match(entry, '^(%S+) (%S+)$')
   local j = load_job(tenant, id)
@@ -42,6 +50,8 @@ local function act(entry)
     redis.call('ZREM', P .. 'due', entry)
   elseif j.ea and j.ea <= NOW and allowed(j, 'expired') then
     expire(j)
+  elseif j.fo then
+    unheard(j)
   elseif HELD[j.st] then
     recover(j)
     save_job(j)

@@ -7,10 +7,12 @@
 --      tm timeout ms, ca/qa/sa/fa created, queued, started, finished at, ra run after, ea expires at, pg progress,
 --      rs result, ru result is stored apart, er error, tp traceparent, tg channels {name, size, ttl}, wk worker,
 --      fe fence, on last operation of this fence, ck token of the claim, cr crashes in this run, pc progress
---      entries in the log, px offset up to which progress was pruned, dg its group while it is among the dead
---      letters, dr why it failed last, or of what it would die now {reason, group}, uk unique key, ax how often the
---      present attempt was put back without being burnt, sg saga, pa parent, cn children, cp their progress,
---      cw which are waited for: see saga_prelude.lua
+--      entries in the log, px offset up to which progress was pruned, uk unique key, ax how often the present attempt
+--      was put back without being burnt, dg its group while it is among the dead letters, dr why it failed last, or of
+--      what it would die now {reason, group}, sg saga, pa parent, cn children, cp their progress, cw which are waited
+--      for: see saga_prelude.lua
+--      of a foreign job: fo the system that runs it, fu its id there, by names the start it told of, nx the next
+--      attempt it told of too early, lt the word of a retry that is still to come
 --   s  what never changes, as the beginning of the job's JSON
 --   i  input   a  attempts, JSON objects joined by commas   r  result when it is stored apart   e  effects (once.lua)
 -- uniq:<tenant>:<type>:<key> is the id of the open job that has the unique key.
@@ -123,7 +125,7 @@ local function enter(j, state, death)
   if former == 'queued' then redis.call('ZREM', P .. 'queued:' .. j.po, member(j)) end
   if state == 'queued' then redis.call('ZADD', P .. 'queued:' .. j.po, NOW, member(j)) end
   if former == 'failed' then undie(j) end
-  if state == 'failed' then
+  if state == 'failed' and not j.fo then   -- what another system runs, nobody can put back here
     die(j, death or type(j.dr) == 'table' and j.dr or known_death('unknown'))
   elseif TERMINAL[state] then
     j.dr = nil

@@ -1,11 +1,12 @@
 -- Run an ended job again: a new run, its log and its earlier attempts kept. One that is dead because an undo failed is
 -- undone further instead. A child's new run is nobody's child: its parent has heard of its end. A: tenant, id, lease_ms
 -- (until somebody else may publish it), max_open, dead (only if it is among the dead letters).
--- Answers false | {'open', status} | {'quota'} | {'held', id of the open job that has its unique key} |
--- {'accepted', job, message}.
+-- Answers false | {'open', status} | {'foreign', source} | {'quota'} | {'held', id of the open job that has its unique
+-- key} | {'accepted', job, message}.
 local j = load_job(A.tenant, A.id)
 if not j or (A.dead and TERMINAL[j.st] and not j.dg) then return false end
 if not TERMINAL[j.st] then return {'open', j.st} end
+if j.fo then return {'foreign', j.fo} end
 if redis.call('SISMEMBER', P .. 'abandoned', member(j)) == 1 then return {'open', 'ending its children'} end
 if tonumber(redis.call('HGET', P .. 'open', j.tenant) or 0) >= A.max_open then return {'quota'} end
 local other = j.uk and holder(j.tenant, j.ty, j.uk)
