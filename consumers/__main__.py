@@ -23,7 +23,9 @@ from gateway.jobs.attachments import open_attachments
 from gateway.jobs.queues import open_queue
 from gateway.jobs.reaper import Reaper
 from gateway.jobs.rebuild import Rebuilder
+from gateway.jobs.scheduler import Scheduler
 from gateway.jobs.store import JobStore
+from gateway.jobs.task_types import TaskTypes
 from gateway.settings import load
 from gateway.store.channels import ChannelStore
 from gateway.store.redis import Store
@@ -60,11 +62,13 @@ async def _work(module: str, pool: str, concurrency: int, grace: float) -> None:
         await store.check_at_start()
         jobs = JobStore(store)
         plan = Plan(tasks=tasks, module=module, pool=pool, concurrency=concurrency, grace=grace)
-        worker = Worker(queue, jobs, Rebuilder(jobs, ChannelStore(store, settings), settings), settings, plan)
+        channels = ChannelStore(store, settings)
+        worker = Worker(queue, jobs, Rebuilder(jobs, channels, settings), settings, plan)
         _stopped_by_signals(worker.stop)
         reaper = Reaper(jobs, queue, settings, files.forget)
         async with Supervisor() as supervisor:
             supervisor.keep("reaper", reaper.run)
+            supervisor.keep("scheduler", Scheduler(jobs, TaskTypes(store), channels, settings).run)
             await worker.run()
     log.info("worker.stopped")
 

@@ -13,7 +13,7 @@ import structlog
 
 from consumers.children import Children, suspension
 from consumers.compensation import Compensation
-from consumers.context import Context
+from consumers.context import Cancelled, Context
 from consumers.desk import Desk, Services
 from consumers.outcome import GiveUp, Snooze, Suspended, TaskCancelled, TaskTimeout, after_error, encode_result
 from consumers.patience import until_stored
@@ -70,6 +70,7 @@ class Attempt:
         self._desk = self._open_desk()
         self._over = asyncio.Event()
         self._runner: asyncio.Task[Any] | None = None
+        self._grace: asyncio.TimerHandle | None = None
         self._leaving = False
         self._holder = Holder.of(message.tenant, message.id, claim)
         children = Children(tools.sagas, self._holder, message, tools.arguments, self._large_result)
@@ -87,6 +88,13 @@ class Attempt:
         """Give the job back unfinished: the worker stops. The attempt is not burnt."""
         self._leaving = True
         self._stop("released")
+
+    def _ask(self) -> None:
+        """Somebody cancelled the job: ask the task to end, and stop it when its grace is over."""
+        if self._grace is None:
+            grace = self._known().cancel_grace
+            self._grace = asyncio.get_running_loop().call_later(grace, self._stop, "cancelled")
+            self._ctx.cancel()
 
     def _stop(self, recorded_as: str) -> None:
         self._stopped_as = recorded_as
@@ -146,6 +154,8 @@ class Attempt:
         self._runner = tasks.create_task(self._work())
         await asyncio.wait([self._runner])
         self._ctx.cancelled = True
+        if self._grace is not None:
+            self._grace.cancel()
         await self._desk.close(abandoned=self._known().runs_in == "thread")
         progress = self._ctx.take_progress()
         if self._runner.cancelled():
@@ -161,6 +171,8 @@ class Attempt:
                 self._desk.deadline = limit.when() or self._desk.deadline
                 result = await self._call()
             return self._success(result)
+        except Cancelled as error:
+            return self._failure(error) if self._grace is None else {"to": "cancelled"}
         except TimeoutError as error:
             shown = TaskTimeout(f"took longer than {self._claim.timeout:g} s") if limit.expired() else error
             return self._failure(shown)
@@ -216,7 +228,7 @@ class Attempt:
                 log.warning("attempt.heartbeat_missed", job_id=message.id, reason=error.code)
                 continue
             if cancelling:
-                self._stop("cancelled")
+                self._ask()
             await self._desk.grips.keep()
 
     async def _report(self) -> None:
@@ -226,7 +238,7 @@ class Attempt:
                 return
             progress = self._ctx.take_progress()
             if progress is not None and await self._record(to="progress", progress=progress) == "cancelling":
-                self._stop("cancelled")
+                self._ask()
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(PROGRESS_EVERY):
                     await self._over.wait()

@@ -107,13 +107,14 @@ class ChildContext(Helpers, NotDurable):
     def __init__(self, pipe: Pipe, facts: Facts) -> None:
         self._pipe = pipe
         self._lock = threading.Lock()  # the task may have threads
-        self.cancelled = False  # a process nobody wants any more is killed
+        self.cancelled = False  # set by SIGTERM; who does not look at it is killed a little later
         self.job_id, self.type, self.tenant = facts.job_id, facts.type, facts.tenant
         self.run, self.attempt, self.max_attempts = facts.run, facts.attempt, facts.max_attempts
         self.settings = facts.settings
 
     def progress(self, done: float, total: float | None = None, message: str | None = None) -> None:
         """Report progress; see `Context.progress`."""
+        self._check()
         text = None if message is None else printable(message, MAX_PROGRESS_MESSAGE)
         with self._lock:
             self._pipe.send_bytes(encode(Progress(done, total, text)))
@@ -126,6 +127,7 @@ class ChildContext(Helpers, NotDurable):
             Cancelled: the job is no longer this attempt's.
             AttachFailed: it could not be stored.
         """
+        self._check()
         limit = self.settings.max_attachment_bytes  # the pipe takes no larger message
         if len(data) > limit:
             raise GiveUp(f"an attachment may have at most {limit} bytes")
@@ -135,6 +137,10 @@ class ChildContext(Helpers, NotDurable):
         if isinstance(answer, Kept):
             return {"name": answer.name, "size": answer.size, "type": answer.type, "url": answer.url}
         raise {"cancelled": Cancelled, "rule": GiveUp, "failed": AttachFailed}[answer.kind](answer.message)
+
+    def _check(self) -> None:
+        if self.cancelled:
+            raise Cancelled("the job is no longer this attempt's")
 
     def ask_sync(self, question: Question) -> Value:
         """Ask the worker. For the helpers."""
@@ -157,7 +163,9 @@ def main(pipe: Pipe, module: str, name: str, facts: Facts) -> None:
         job_input: Any = msgspec.json.decode(pipe.recv_bytes())
         task = load(module)[name]
         policy = task.policy
-        body = encode_result(task.function(ChildContext(pipe, facts), job_input))
+        ctx = ChildContext(pipe, facts)
+        signal.signal(signal.SIGTERM, lambda *_: setattr(ctx, "cancelled", True))
+        body = encode_result(task.function(ctx, job_input))
         if len(body) > facts.max_message - OVERHEAD:
             raise GiveUp(f"the result has {len(body)} bytes, far too many")  # noqa: TRY301 - as if the task had
         answer = Result(body)

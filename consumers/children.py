@@ -19,8 +19,8 @@ from gateway.events import new_id
 from gateway.jobs.arguments import Arguments
 from gateway.jobs.queue import Message
 from gateway.jobs.sagas import Holder, Outcome, SagaStore
-from gateway.jobs.service import Submission, check
 from gateway.jobs.steps import MAX_CHILDREN, NAME, NAME_RULE
+from gateway.jobs.submission import Submission, check
 
 LONGEST_WAIT: Final = 30 * 86_400.0
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from typing import TYPE_CHECKING, TypedDict
 
 import msgspec
@@ -72,6 +72,7 @@ class Context(Helpers, Durable):
         self.max_attempts = max_attempts
         self.settings = TaskSettings(settings.webhook_allow, settings.max_attachment_bytes)
         self.cancelled = False
+        self._on_cancel: list[Callable[[], None]] = []
         self._attachments = attachments
         self._loop = asyncio.get_running_loop()
         self._thread = threading.get_ident()
@@ -106,6 +107,16 @@ class Context(Helpers, Durable):
         self.news.clear()
         reported, self._reported = self._reported, None
         return reported
+
+    def cancel(self) -> None:
+        """Tell the task that nobody wants the result any more. For the worker."""
+        self.cancelled = True
+        for tell in self._on_cancel:
+            tell()
+
+    def on_cancel(self, tell: Callable[[], None]) -> None:
+        """Have something called, in the event loop, when `cancel` is. For the worker."""
+        self._on_cancel.append(tell)
 
     async def attach(self, name: str, data: bytes | AsyncIterator[bytes], content_type: str) -> Attached:
         """Keep a file with the job, from an async task.

@@ -50,6 +50,8 @@ _messages: msgspec.msgpack.Decoder[Progress | Attach | Question | Result | Failu
 async def run_in_process(task: Task, module: str, ctx: Context, job_input: bytes, *, max_result: int = 0) -> bytes:
     """Run an attempt in a process; returns the result as JSON. Cancelling kills the process.
 
+    A cancelled context only asks it to end, by SIGTERM, which sets the task's `ctx.cancelled`.
+
     Args:
         task: what to run.
         module: imported by the process; registers the task.
@@ -63,6 +65,7 @@ async def run_in_process(task: Task, module: str, ctx: Context, job_input: bytes
     """
     process = _Process(task, module, ctx, max(max_result, ctx.settings.max_attachment_bytes) + OVERHEAD)
     running = start_thread(process.run, job_input)
+    ctx.on_cancel(process.ask)
     try:
         return cast("bytes", (await asyncio.shield(running)).result())
     except asyncio.CancelledError:
@@ -87,6 +90,15 @@ class _Process:
         with _lock:
             self._unwanted = True
             self._kill()
+
+    def ask(self) -> None:
+        """Ask it to end. What is still starting ends by the signal itself."""
+        start_thread(self._ask)  # somebody who starts or joins one may hold the lock
+
+    def _ask(self) -> None:
+        with _lock:
+            if self._process is not None and self._process.is_alive():
+                self._process.terminate()
 
     def run(self, job_input: bytes) -> bytes:
         ours = self._start()
@@ -132,7 +144,8 @@ class _Process:
         while True:
             message = _messages.decode(pipe.recv_bytes(self._max_message))
             if isinstance(message, Progress):
-                self._ctx.progress(message.done, message.total, message.message)
+                with contextlib.suppress(Cancelled):  # it will hear of it by itself
+                    self._ctx.progress(message.done, message.total, message.message)
             elif isinstance(message, Attach):
                 pipe.send_bytes(encode(_attach(self._ctx, message)))
             elif isinstance(message, Question):

@@ -7,9 +7,14 @@ import inspect
 from collections.abc import Callable
 from typing import Any, Final, Literal, NamedTuple
 
+import msgspec
+
 from consumers.outcome import MAX_DELAY, USUAL, GiveUp, Policy, Retry, Snooze
+from gateway.auth.principals import DEFAULT_TENANT
 from gateway.errors import ConfigurationError
+from gateway.jobs.cron import Overlap, Schedule
 from gateway.jobs.model import POOL, TYPE
+from gateway.jobs.task_types import TaskType
 
 Function = Callable[..., Any]
 RunsIn = Literal["loop", "thread", "process"]
@@ -26,6 +31,9 @@ class Task(NamedTuple):
         max_attempts: unless the submitter says otherwise.
         runs_in: the event loop (async functions), a thread, or a process of its own.
         policy: which errors are worth another attempt, and when.
+        cancel_grace: seconds a running attempt has to notice that it is cancelled, until it is stopped.
+        max_running: most jobs of the type in queues and running at a time, over all workers; 0: no cap.
+        schedule: when it runs by itself.
     """
 
     name: str
@@ -35,8 +43,16 @@ class Task(NamedTuple):
     max_attempts: int
     runs_in: RunsIn
     policy: Policy = USUAL
+    cancel_grace: float = 0.0
+    max_running: int = 0
+    schedule: Schedule | None = None
+
+    def announced(self) -> TaskType:
+        """What everybody is told of it."""
+        return TaskType(self.pool, self.max_attempts, self.timeout, self.max_running, self.schedule)
 
 
+CANCEL_GRACE: Final = 3.0
 SHORTEST: Final = 0.001
 LONGEST: Final = 30 * 86_400.0
 
@@ -53,6 +69,13 @@ def task(  # noqa: PLR0913 - one keyword for each thing a task may say of itself
     retry_on: tuple[type[Exception], ...] | None = None,
     give_up_on: tuple[type[Exception], ...] = (),
     backoff: tuple[float, float] | None = None,
+    cancel_grace: float = CANCEL_GRACE,
+    max_running: int = 0,
+    schedule: str | None = None,
+    timezone: str = "UTC",
+    schedule_input: object = None,
+    schedule_tenant: str = DEFAULT_TENANT,
+    schedule_overlap: Overlap = "skip",
 ) -> Callable[[Function], Function]:
     """Register a function for a job type.
 
@@ -68,6 +91,13 @@ def task(  # noqa: PLR0913 - one keyword for each thing a task may say of itself
         retry_on: the only errors worth another attempt (`Policy.retryable` has the exact order).
         give_up_on: errors that are not, whatever `retry_on` says.
         backoff: base and cap in seconds of the exponential backoff; usually 1 and 600.
+        cancel_grace: seconds a running attempt has to notice `ctx.cancelled`, until it is stopped.
+        max_running: most jobs of the type in queues and running at a time, over all workers; 0: no cap.
+        schedule: a cron expression: a job is made each time it says so, once over all processes.
+        timezone: in which it is meant, as `Europe/Berlin`.
+        schedule_input: input of these jobs.
+        schedule_tenant: whose they are.
+        schedule_overlap: `skip` a time at which the job of the last one is still open, or `allow` both.
 
     Raises:
         ConfigurationError: the registration breaks a rule, or the name is taken.
@@ -79,8 +109,9 @@ def task(  # noqa: PLR0913 - one keyword for each thing a task may say of itself
             if processes:
                 raise _broken(name, "an async function cannot run in a process")
             runs_in = "loop"
-        policy = Policy(retry_on, give_up_on, backoff)
-        _add(Task(name, function, pool, timeout, max_attempts, runs_in, policy))
+        recurs = _schedule(name, schedule, timezone, schedule_input, schedule_tenant, schedule_overlap)
+        new = Task(name, function, pool, timeout, max_attempts, runs_in, Policy(retry_on, give_up_on, backoff))
+        _add(new._replace(cancel_grace=cancel_grace, max_running=max_running, schedule=recurs))
         return function
 
     return register
@@ -97,12 +128,28 @@ def _add(new: Task) -> None:
         "give_up_on must be a tuple of exception types": not _types(new.policy.give_up_on),
         "retry_on and give_up_on cannot name Retry, Snooze or GiveUp, which always mean the same": _fixed(new.policy),
         f"backoff must be (base, cap) with 0 <= base <= cap <= {MAX_DELAY:g} seconds": not _delays(new.policy.backoff),
+        f"cancel_grace must be from 0 to {LONGEST:g} seconds": not 0 <= new.cancel_grace <= LONGEST,
+        "max_running must be at least 0": new.max_running < 0,
         "the name is taken": known is not None and _place(known.function) != _place(new.function),
     }
     for fault, found in faults.items():
         if found:
             raise _broken(new.name, fault)
     _tasks[new.name] = new
+
+
+def _schedule(
+    name: str, cron: str | None, timezone: str, job_input: object, tenant: str, overlap: Overlap
+) -> Schedule | None:
+    if cron is None:
+        return None
+    try:
+        body = msgspec.json.encode({} if job_input is None else job_input).decode()
+        schedule = Schedule(cron=cron, timezone=timezone, tenant=tenant, input=body, overlap=overlap)
+        schedule.check()
+    except (TypeError, ConfigurationError) as error:
+        raise _broken(name, str(error)) from error
+    return schedule
 
 
 def _types(named: object) -> bool:

@@ -10,12 +10,15 @@ import asyncio
 import contextlib
 import contextvars
 import threading
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from typing import Any, Final, NamedTuple
 
 import structlog
 
 from consumers.outcome import Suspended
+from consumers.turns import Turns
+from gateway.jobs.model import Priority
 
 log = structlog.get_logger(__name__)
 
@@ -61,7 +64,7 @@ def start_thread(function: Callable[..., Any], *arguments: object) -> asyncio.Fu
 
 
 class Slots:
-    """How many jobs run at a time. `async with slots:` holds one; so does a thread whose attempt ended without it.
+    """How many jobs run at a time. `slots.turn(class)` holds one; so does a thread whose attempt ended without it.
 
     Args:
         number: how many there are.
@@ -71,7 +74,7 @@ class Slots:
     def __init__(self, number: int, on_stuck: Callable[[], None]) -> None:
         self._number = number
         self._on_stuck = on_stuck
-        self._free = asyncio.Semaphore(number)
+        self._free = Turns(number)
         self._abandoned = 0
         self._debt = 0  # slots to be kept back when they are given back
         self._alarm: asyncio.TimerHandle | None = None
@@ -81,11 +84,14 @@ class Slots:
         """Threads that still run although their attempt has ended."""
         return self._abandoned
 
-    async def __aenter__(self) -> None:
-        await self._free.acquire()
-
-    async def __aexit__(self, *_: object) -> None:
-        self._release()
+    @asynccontextmanager
+    async def turn(self, priority: Priority) -> AsyncIterator[None]:
+        """Hold a slot within the context; classes that wait for one take weighted turns."""
+        await self._free.acquire(priority)
+        try:
+            yield
+        finally:
+            self._release()
 
     async def run(self, function: Callable[..., Any], *arguments: object) -> Any:  # noqa: ANN401 - the function's own
         """Run a function in a thread. Cancelling leaves the thread alone, with a slot until it ends."""

@@ -34,6 +34,7 @@ log = structlog.get_logger(__name__)
 
 REGISTER_EVERY = 10.0  # the types are told again in case Redis forgot them
 AWAY_NAP = 0.5
+AHEAD: Final = 2  # deliveries of a class beyond those that can run: who waits for a slot is who takes turns for it
 RECORD_LIMIT: Final = 5.0  # seconds a stop waits for Redis to hear what became of the jobs; their leases recover them
 
 
@@ -132,7 +133,7 @@ class Worker:
             raise WorkerStuck("tasks that ignored their timeout hold all threads; the worker must be replaced")
 
     async def _consume(self, tools: Tools) -> None:
-        prefetch: dict[str, int] = dict.fromkeys(PRIORITIES, self._plan.concurrency)
+        prefetch: dict[str, int] = dict.fromkeys(PRIORITIES, self._plan.concurrency + AHEAD)
 
         async def on_delivery(delivery: Delivery) -> None:
             await self._handle(delivery, tools)
@@ -153,7 +154,7 @@ class Worker:
         return finished
 
     async def _announce(self) -> None:
-        types = {task.name: (task.pool, task.max_attempts, task.timeout) for task in self._tasks.values()}
+        types = {task.name: task.announced() for task in self._tasks.values()}
         told = False
         while True:
             try:
@@ -200,7 +201,7 @@ class Worker:
     async def _handle(self, delivery: Delivery, tools: Tools) -> None:
         """Take a delivery to its end. Cancelled when the consumer closes: the message goes back by itself."""
         message = delivery.message
-        async with self._slots:
+        async with self._slots.turn(message.priority):
             if not self._stopping.is_set():
                 with self._working(), structlog.contextvars.bound_contextvars(job_id=message.id, tenant=message.tenant):
                     if await self._take(delivery, tools):

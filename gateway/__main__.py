@@ -14,6 +14,7 @@ from gateway import __version__
 from gateway.commands import keys, token
 from gateway.commands_dead_letters import dead_letters
 from gateway.commands_rebuild import rebuild
+from gateway.commands_types import pause, resume, types
 from gateway.errors import ConfigurationError, GatewayError
 
 _PAUSE = "Seconds between readiness going away and the listener closing, so that balancers notice."
@@ -35,7 +36,8 @@ def jobs() -> None:
     """Jobs."""
 
 
-jobs.add_command(rebuild)
+for command in (types, pause, resume, rebuild):
+    jobs.add_command(command)
 
 
 @main.command()

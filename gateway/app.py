@@ -38,6 +38,7 @@ from gateway.fanout.overload import turn_away
 from gateway.fanout.watch import watch
 from gateway.jobs.attachments import Attachments, open_attachments
 from gateway.jobs.calls import JobCalls
+from gateway.jobs.control_routes import ControlRoutes
 from gateway.jobs.dead_routes import DeadLetterRoutes
 from gateway.jobs.deadletters import DeadLetters
 from gateway.jobs.queue import JobQueue
@@ -45,8 +46,10 @@ from gateway.jobs.queues import open_queue
 from gateway.jobs.reaper import Reaper
 from gateway.jobs.rebuild import Rebuilder
 from gateway.jobs.routes import JobRoutes
+from gateway.jobs.scheduler import Scheduler
 from gateway.jobs.service import JobService
 from gateway.jobs.store import JobStore
+from gateway.jobs.task_types import TaskTypes
 from gateway.jobs.undertaker import Undertaker
 from gateway.settings import Settings
 from gateway.store.channels import ChannelStore
@@ -186,6 +189,7 @@ async def _services(settings: Settings, shared: JobQueue | None) -> AsyncIterato
         jobs, letters = JobStore(store), DeadLetterStore(store, settings)
         attachments = await stack.enter_async_context(open_attachments(settings))
         supervisor.keep("reaper", Reaper(jobs, queue, settings, attachments.forget).run)
+        supervisor.keep("scheduler", Scheduler(jobs, TaskTypes(store), channels, settings).run)
         rebuilder = Rebuilder(jobs, channels, settings)
         supervisor.keep("undertaker", Undertaker(store, queue, letters, rebuilder).run)
         revocations, issuers = Revocations(store), issuers_from(settings, fetch_public_keys)
@@ -246,6 +250,7 @@ def _routes(app: Starlette, services: Services, samples: Mapping[str, Path]) -> 
     return [
         *HealthRoutes(lambda: _readiness(app, services)).routes(),
         *JobRoutes(service, channels, services.attachments).routes(),
+        *ControlRoutes(TaskTypes(store), services.queue).routes(),
         *DeadLetterRoutes(DeadLetters(store, services.queue, settings), DeadLetterStore(store, settings)).routes(),
         *fanout_routes.routes(fanout),
         *auth_routes.routes(auth_routes.AuthServices(services.keys, tickets, services.tokens, services.revocations)),

@@ -184,6 +184,12 @@ class QueueFull(Unavailable):
     code, title = "queue-full", "The job queue is full"
 
 
+class Overloaded(Unavailable):
+    """There are as many open jobs as there may be, of all tenants."""
+
+    code, title = "overloaded", "Too many jobs are waiting"
+
+
 class QueueUnavailable(Unavailable):
     """Whether the broker has the message is unknown: away, silent, or it returned it."""
 

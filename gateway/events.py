@@ -218,7 +218,12 @@ def check_tenant(tenant: str) -> str:
 
 def new_id(prefix: str = "") -> str:
     """Make an id that sorts by the time it was made: 48 bits of milliseconds, 80 random bits (as a ULID)."""
-    value = (time.time_ns() // 1_000_000 << 80) | secrets.randbits(80)
+    return id_of(prefix, time.time_ns() // 1_000_000, secrets.randbits(80))
+
+
+def id_of(prefix: str, milliseconds: int, rest: int) -> str:
+    """Make the id of a time and 80 further bits."""
+    value = (milliseconds << 80) | rest
     return prefix + "".join(CROCKFORD[value >> shift & 31] for shift in range(125, -5, -5))
 
 

@@ -118,6 +118,8 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
         lease: how long a worker's silence is believed to be life.
         job_retention: how long an ended job and its log are kept.
         max_open_jobs: open jobs a tenant may have.
+        max_admitted_per_tenant: jobs of a tenant in queues and running at a time; 0: no cap.
+        max_due: open jobs of a shard; 0: no bound.
         max_result_bytes: largest result of a task.
         cookie: name of a cookie that may hold a token, for what a browser connects with.
         max_connections: WebSockets, streams and emulated connections of one process; 0: no bound.
@@ -154,6 +156,8 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     lease: Annotated[float, msgspec.Meta(ge=1)] = 15
     job_retention: Positive = 7 * _DAY
     max_open_jobs: Count = 100_000
+    max_admitted_per_tenant: Bound = 0
+    max_due: Bound = 1_000_000
     max_result_bytes: Count = 1024 * 1024
     cookie: str | None = None
     max_connections: Bound = 50_000

@@ -45,6 +45,17 @@ class Key(NamedTuple):
     created_at: float
 
 
+def require_operator(principal: Principal) -> None:
+    """Insist that a caller may do what concerns all tenants: a key of the default tenant with the scope `admin`.
+
+    Raises:
+        Forbidden: it may not.
+    """
+    require(principal, "admin")
+    if principal.tenant != DEFAULT_TENANT:
+        raise Forbidden(f"This concerns all tenants: it needs a key of the tenant {DEFAULT_TENANT}")
+
+
 def require(principal: Principal, scope: Scope) -> None:
     """Insist that a caller holds a scope.
 

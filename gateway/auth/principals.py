@@ -17,6 +17,7 @@ Scope = Literal[
     "channels:read",
     "tokens:create",
     "keys:manage",
+    "admin",
     "webhooks:read",
     "webhooks:write",
     "*",

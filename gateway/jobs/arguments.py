@@ -9,7 +9,7 @@ from gateway.settings import Settings
 from gateway.store.channels import ChannelStore
 
 if TYPE_CHECKING:
-    from gateway.jobs.service import Submission
+    from gateway.jobs.submission import Submission
 
 
 class Arguments:
@@ -38,6 +38,8 @@ class Arguments:
             "traceparent": traceparent,
             "targets": [self._channels.target(name) for name in dict.fromkeys(names)],
             "max_open": self._settings.max_open_jobs,
+            "max_due": self._settings.max_due,
+            "max_admitted": self._settings.max_admitted_per_tenant,
             "lease_ms": int(lease * 1000),
             "unique": wanted.unique,
         }

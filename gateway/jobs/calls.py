@@ -10,7 +10,8 @@ import msgspec
 
 from gateway.auth.principals import Principal
 from gateway.jobs.permissions import check_reader, check_submitter, check_writer
-from gateway.jobs.service import JobService, Submission
+from gateway.jobs.service import JobService
+from gateway.jobs.submission import Submission
 from gateway.web.context import new_trace
 from gateway.web.decoding import decode
 

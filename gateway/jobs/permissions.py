@@ -6,7 +6,7 @@ from gateway.auth.keys import ROOT, require
 from gateway.auth.principals import Principal
 from gateway.errors import Forbidden, NotFound
 from gateway.jobs.records import Job
-from gateway.jobs.service import Submission
+from gateway.jobs.submission import Submission
 
 
 def check_submitter(principal: Principal, wanted: Submission) -> None:

@@ -7,6 +7,7 @@ what a dead one held comes back.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import random
 from collections import Counter
 from collections.abc import Awaitable, Callable
@@ -46,17 +47,19 @@ class Reaper:
         """Work until cancelled; Redis or the broker being away only makes it wait."""
         async with asyncio.TaskGroup() as tasks:
             for tag in self._store.tags():
-                tasks.create_task(self._forever(self.step, tag))
+                tasks.create_task(self._forever(self.step, tag, self._store.news(tag)))
                 tasks.create_task(self._forever(self._purge, tag))
 
-    async def _forever(self, step: Callable[[str], Awaitable[float]], tag: str) -> None:
+    async def _forever(
+        self, step: Callable[[str], Awaitable[float]], tag: str, news: asyncio.Event | None = None
+    ) -> None:
         while True:
             try:
                 nap = await step(tag)
             except GatewayError as error:
                 log.warning("reaper.waiting", reason=error.code)
                 nap = AWAY_NAP
-            await asyncio.sleep(nap)
+            await _nap(nap, news)
 
     async def step(self, tag: str) -> float:
         """Act once on what is due in a shard; returns how long to sleep, in seconds."""
@@ -68,6 +71,7 @@ class Reaper:
             publish=self._queue.healthy(),
             blocked=[name for name, (until, _) in self._pauses.items() if until > now],
             put_off=random.uniform(*PUT_OFF),  # noqa: S311 - jitter
+            max_admitted=self._settings.max_admitted_per_tenant,
         )
         if due.lost:
             log.warning("reaper.leases_lost", count=due.lost)
@@ -115,3 +119,14 @@ class Reaper:
         if jobs:
             await self._store.purge(tag, jobs, retention=retention)
         return 0 if len(jobs) == BATCH else PURGE_EVERY
+
+
+async def _nap(seconds: float, news: asyncio.Event | None) -> None:
+    """Sleep, or until there is news: a slot was freed by this process, and somebody waits for it."""
+    if news is None:
+        await asyncio.sleep(seconds)
+        return
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(seconds):
+            await news.wait()
+    news.clear()

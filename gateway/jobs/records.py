@@ -13,8 +13,8 @@ class Submitted(NamedTuple):
     """What the submit script decided.
 
     Attributes:
-        kind: `accepted`, `existing`, `held` (an open job has the unique key), `unknown-type`, `quota`, `mismatch`,
-            `in-flight` or `replay`.
+        kind: `accepted`, `parked` (accepted, and not to be published yet), `overloaded`, `existing`,
+            `held` (an open job has the unique key), `unknown-type`, `quota`, `mismatch`, `in-flight` or `replay`.
         job: the job's JSON, if there is one.
         message: what to publish, when `accepted`.
         answer: the stored answer, when `replay`.

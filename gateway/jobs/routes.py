@@ -19,8 +19,9 @@ from gateway.events import Position
 from gateway.jobs.attachments import Attachments
 from gateway.jobs.model import STATES, TERMINAL
 from gateway.jobs.permissions import check_reader, check_submitter, check_writer
-from gateway.jobs.service import Accepted, JobService, Submission
+from gateway.jobs.service import Accepted, JobService
 from gateway.jobs.serving import attachment_response
+from gateway.jobs.submission import Submission
 from gateway.store.channels import ChannelStore
 from gateway.web.bodies import read_json
 from gateway.web.context import trace_of

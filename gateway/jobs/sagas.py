@@ -7,15 +7,15 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from gateway.errors import Conflict, QuotaExceeded, StaleFence, UnknownTaskType
+from gateway.errors import Conflict, Overloaded, QuotaExceeded, StaleFence, UnknownTaskType
 from gateway.jobs.records import Claim
-from gateway.jobs.scripts import load_script
+from gateway.jobs.scripts import ADMISSION, load_script
 from gateway.jobs.steps import transitions_table
 from gateway.jobs.store import JobStore
 
 _STEP = load_script("step", tables=transitions_table())
 _STEPS, _CHILDREN = map(load_script, ("steps", "children"))
-_SUBMIT = load_script("submit", "spawn_prelude")
+_SUBMIT = load_script("submit", ADMISSION, "spawn_prelude")
 
 PAGE = 100  # children asked for at a time: their results may have 16 KiB each
 
@@ -101,7 +101,7 @@ class SagaStore:
 
         Raises:
             UnknownTaskType: nobody registered the type.
-            QuotaExceeded: the tenant has too many open jobs.
+            QuotaExceeded, Overloaded: the tenant, or all together, have too many open jobs.
         """
         tenant, job_id, fence = holder
         parent = {"id": job_id, "fence": fence, "name": name}
@@ -111,6 +111,8 @@ class SagaStore:
                 raise UnknownTaskType(f"no worker has registered {arguments['type']!r}")
             case b"quota":
                 raise QuotaExceeded("the tenant has too many open jobs")
+            case b"overloaded":
+                raise Overloaded
             case b"held":
                 raise Conflict("another open job has the unique key of the child")
             case b"child" | b"stale" | b"cancelling" | b"refused":

@@ -1,4 +1,4 @@
-"""Loading the job scripts: each stands behind the tables of the models and the preludes."""
+"""The job scripts, each behind the tables of the model and the preludes it needs."""
 
 from __future__ import annotations
 
@@ -26,10 +26,12 @@ PRELUDE: Final = "\n".join(
         lua_deaths(),
         step_tables(),
         f"local DATASCHEMA = '{JOB.uri}'",
+        _text("slots_prelude"),
         _text("prelude"),
         _text("saga_prelude"),
     ]
 )
+ADMISSION: Final = "admission_prelude"  # of scripts that also decide whether a job may go to the broker
 
 
 def load_script(name: str, *preludes: str, tables: str = "") -> Script:

@@ -5,26 +5,26 @@ from __future__ import annotations
 import asyncio
 import hashlib
 from contextlib import AbstractAsyncContextManager
-from typing import Annotated, NamedTuple, Protocol
+from typing import NamedTuple, Protocol
 
 import msgspec
 import structlog
 
 from gateway.errors import (
-    FieldError,
-    InvalidFields,
     NotFound,
     QueueFull,
     QueueUnavailable,
+    QuotaExceeded,
     StoreUnavailable,
 )
-from gateway.events import MAX_CHANNELS, MAX_EVENT_BYTES, ProducerChannel, new_id
+from gateway.events import new_id
 from gateway.jobs.arguments import Arguments
-from gateway.jobs.model import JOB_ID, TERMINAL, TYPE, Priority
+from gateway.jobs.model import JOB_ID, TERMINAL
 from gateway.jobs.queue import JobQueue, Message
 from gateway.jobs.records import Job, Submitted
-from gateway.jobs.refusals import refusal
+from gateway.jobs.refusal import Refusals
 from gateway.jobs.store import JobStore
+from gateway.jobs.submission import Submission, check
 from gateway.settings import Settings
 from gateway.store.channels import ChannelStore
 
@@ -32,47 +32,7 @@ log = structlog.get_logger(__name__)
 
 # Until then only the submitter publishes the job; afterwards whoever looks at the due set.
 PUBLISH_LEASE = 5.0
-FULL_RETRY = 5.0
 _NO_JOB = "there is no such job"
-_YEAR = 365 * 86_400
-_Type = Annotated[
-    str, msgspec.Meta(max_length=100, pattern=f"^{TYPE.pattern}", description="words of A-Z a-z 0-9 _ - joined by dots")
-]
-_Owner = Annotated[
-    str,
-    msgspec.Meta(
-        pattern=r"^[A-Za-z0-9_.:@/-]{1,195}\Z",  # so that user:<owner> is a channel
-        description="1 to 195 characters of A-Z a-z 0-9 _ . : @ / -",
-    ),
-]
-
-
-class Submission(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """What a submitter asks for. Durations are seconds.
-
-    Attributes:
-        type: which task runs it.
-        input: any JSON, at most 256 KiB.
-        channels: further channels that get its events.
-        owner: the user it belongs to: hears of it on `user:<owner>` and may read it.
-        priority: its class.
-        delay: not before so long from now.
-        timeout: of one attempt, instead of the task's.
-        max_attempts: instead of the task's.
-        ttl: if it has not started by then it expires.
-        unique: while a job of this type with the same key is open, submitting another gets that one.
-    """
-
-    type: _Type
-    input: msgspec.Raw = msgspec.Raw(b"{}")
-    channels: Annotated[tuple[ProducerChannel, ...], msgspec.Meta(max_length=MAX_CHANNELS - 3)] = ()
-    owner: _Owner | None = None
-    priority: Priority = "default"
-    delay: Annotated[float, msgspec.Meta(ge=0, le=_YEAR)] | None = None
-    timeout: Annotated[float, msgspec.Meta(ge=0.001, le=_YEAR)] | None = None
-    max_attempts: Annotated[int, msgspec.Meta(ge=1, le=100)] | None = None
-    ttl: Annotated[float, msgspec.Meta(ge=0.001, le=_YEAR)] | None = None
-    unique: Annotated[str, msgspec.Meta(min_length=1, max_length=200)] | None = None
 
 
 class Accepted(NamedTuple):
@@ -107,6 +67,7 @@ class JobService:
         self._arguments = Arguments(channels, settings)
         self._watcher = watcher
         self._settings = settings
+        self._refusals = Refusals(store, settings)
 
     async def submit(
         self, tenant: str, wanted: Submission, *, traceparent: str, idempotency_key: str | None = None
@@ -124,6 +85,7 @@ class JobService:
             IdempotencyMismatch, IdempotencyInFlight: see draft-ietf-httpapi-idempotency-key-header-07.
             QuotaExceeded: the tenant has too many open jobs.
             QueueFull: the queue refused; the job was withdrawn.
+            Overloaded: all tenants together have too many open jobs.
             StoreUnavailable: Redis is away; whether the job was accepted is not known.
         """
         check(wanted)
@@ -141,10 +103,10 @@ class JobService:
             if key is not None:
                 await self._settle(tenant, key, outcome.job)
             return Accepted(_id(outcome.job), outcome.job, existing=True)
-        if outcome.message is None:
-            raise refusal(outcome.kind, wanted.type)
+        if outcome.kind not in {"accepted", "parked"}:
+            raise await self._refusals.of(outcome.kind, tenant, wanted.type)
         job = outcome.job
-        if int((wanted.delay or 0) * 1000) == 0:
+        if outcome.message is not None and int((wanted.delay or 0) * 1000) == 0:
             job = await self._publish_new(outcome.message, job, key)
         if key is not None:
             await self._settle(tenant, key, job)
@@ -172,14 +134,29 @@ class JobService:
         """
         found = None
         if JOB_ID.match(job_id):
-            found = await self.store.rerun(tenant, job_id, lease=PUBLISH_LEASE, max_open=self._settings.max_open_jobs)
+            found = await self._accept_again(tenant, job_id)
         if found is None:
             raise NotFound(_NO_JOB)
         job, message = found
+        if message is None:
+            return job  # it waits to be admitted
         try:
             return await self._publish(message, job)
         except QueueFull:
             return job  # nothing to take back: the due set tries again
+
+    async def _accept_again(self, tenant: str, job_id: str) -> tuple[bytes, Message | None] | None:
+        settings = self._settings
+        try:
+            return await self.store.rerun(
+                tenant,
+                job_id,
+                lease=PUBLISH_LEASE,
+                max_open=settings.max_open_jobs,
+                max_admitted=settings.max_admitted_per_tenant,
+            )
+        except QuotaExceeded:
+            raise await self._refusals.quota(tenant) from None
 
     async def _publish_new(self, message: Message, job: bytes, key: str | None) -> bytes:
         try:
@@ -187,7 +164,7 @@ class JobService:
         except QueueFull:
             went_on = await self.store.withdraw(message.tenant, message.id, key)
             if went_on is None:
-                raise QueueFull(retry_after=FULL_RETRY) from None
+                raise await self._refusals.full(message) from None
             return went_on
 
     async def _publish(self, message: Message, job: bytes) -> bytes:
@@ -242,13 +219,6 @@ class JobService:
                     await changed.wait()
         except TimeoutError:
             return job
-
-
-def check(wanted: Submission) -> None:
-    """Check what types cannot say; raises InvalidFields."""
-    if len(wanted.input) > MAX_EVENT_BYTES:
-        rule = f"must be at most {MAX_EVENT_BYTES} bytes of JSON"
-        raise InvalidFields(errors=[FieldError("/input", rule)])
 
 
 def _replayed(outcome: Submitted) -> Accepted:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
@@ -9,17 +10,19 @@ import msgspec
 
 from gateway.errors import Conflict, QuotaExceeded, StaleFence
 from gateway.jobs.deaths import death_of
+from gateway.jobs.pressure import WINDOW, Pressure
 from gateway.jobs.queue import Message
 from gateway.jobs.records import Claim, Due, Job, Result, Submitted, decode_message
-from gateway.jobs.scripts import load_script as _script
+from gateway.jobs.scripts import ADMISSION, load_script
+from gateway.jobs.task_types import TaskType, TaskTypes
 from gateway.store.redis import Script, Store
 
-_SUBMIT = _script("submit", "spawn_prelude")
-_SETTLE, _QUEUED, _WITHDRAW = map(_script, ("settle", "queued", "withdraw"))
-_CLAIM, _HEARTBEAT, _ADVANCE, _DUE = map(_script, ("claim", "heartbeat", "advance", "due"))
-_JOB, _RESULT, _LIST, _PURGE, _REQUEUE = map(_script, ("job", "result", "list", "purge", "requeue"))
-_CANCEL, _RERUN = map(_script, ("cancel", "rerun"))
-LOOK, RESTORE = map(_script, ("look", "restore"))  # see restore.py
+_SUBMIT = load_script("submit", ADMISSION, "spawn_prelude")
+_CLAIM, _DUE, _RERUN = (load_script(name, ADMISSION) for name in ("claim", "due", "rerun"))
+_SETTLE, _QUEUED, _WITHDRAW, _HEARTBEAT = map(load_script, ("settle", "queued", "withdraw", "heartbeat"))
+_ADVANCE, _CANCEL, _PRESSURE = map(load_script, ("advance", "cancel", "pressure"))
+_JOB, _RESULT, _LIST, _PURGE, _REQUEUE = map(load_script, ("job", "result", "list", "purge", "requeue"))
+LOOK, RESTORE = map(load_script, ("look", "restore"))  # see restore.py
 
 _REBUILD_LEASE_MS = 60_000  # the claim that follows takes it over at once; should it not, the due set does
 SCAN = 2000  # index entries one page of a list may look at
@@ -30,6 +33,11 @@ class JobStore:
 
     def __init__(self, store: Store) -> None:
         self._store = store
+        self._news: dict[str, asyncio.Event] = {}
+
+    def news(self, tag: str) -> asyncio.Event:
+        """Return what is set when this process knows that a shard's due set has something to do."""
+        return self._news.setdefault(tag, asyncio.Event())
 
     @property
     def redis(self) -> Store:
@@ -43,14 +51,9 @@ class JobStore:
         """Run a script of `load_script` on the tenant's shard."""
         return await self._run(script, tenant, **arguments)
 
-    async def register(self, types: Mapping[str, tuple[str, int, float]]) -> None:
-        """Make job types known: type → (pool, max attempts, timeout in seconds)."""
-        fields: dict[Any, Any] = {
-            name: f"{pool} {attempts} {max(1, int(limit * 1000))}" for name, (pool, attempts, limit) in types.items()
-        }
-        async with self._store.guard():
-            for tag in self._store.tags():
-                await self._store.client.hset(f"{tag}types", mapping=fields)
+    async def register(self, types: Mapping[str, tuple[str, int, float] | TaskType]) -> None:
+        """Make job types known: type → `TaskType`, of which what comes after the first three is optional."""
+        await TaskTypes(self._store).register({name: TaskType(*fields) for name, fields in types.items()})
 
     async def submit(self, tenant: str, **arguments: object) -> Submitted:
         """Accept a job; the arguments are those of `submit.lua`."""
@@ -58,6 +61,8 @@ class JobStore:
         match kind:
             case b"accepted":
                 return Submitted("accepted", rest[0], decode_message(rest[1]))
+            case b"parked":
+                return Submitted("parked", rest[0])
             case b"replay":
                 return Submitted("replay", rest[1], answer=rest[0])
             case _:
@@ -153,6 +158,8 @@ class JobStore:
             raise StaleFence
         if kind == b"refused":
             raise Conflict(f"a job that is {rest[0].decode()} cannot become {to}")
+        if rest[2:] == [1]:
+            self.news(self._store.tag(tenant)).set()
         return rest[0], rest[1].decode()
 
     async def cancel(self, tenant: str, job_id: str) -> bytes | None:
@@ -170,9 +177,9 @@ class JobStore:
         return bytes(said)
 
     async def rerun(
-        self, tenant: str, job_id: str, *, lease: float, max_open: int, dead: bool = False
-    ) -> tuple[bytes, Message] | None:
-        """Accept an ended job for a new run; returns the job and what to publish, or None when there is none.
+        self, tenant: str, job_id: str, *, lease: float, max_open: int, max_admitted: int = 0, dead: bool = False
+    ) -> tuple[bytes, Message | None] | None:
+        """Accept an ended job for a new run; returns the job and what to publish now, or None when there is none.
 
         The due set publishes it after `lease` seconds. With `dead` only what is among the dead letters is run again.
 
@@ -180,7 +187,8 @@ class JobStore:
             Conflict: it has not ended, or its unique key is another open job's.
             QuotaExceeded: the tenant has `max_open` open jobs.
         """
-        found = await self._run(_RERUN, tenant, id=job_id, lease_ms=int(lease * 1000), max_open=max_open, dead=dead)
+        limits = {"max_open": max_open, "max_admitted": max_admitted, "dead": dead}
+        found = await self._run(_RERUN, tenant, id=job_id, lease_ms=int(lease * 1000), **limits)
         if not found:
             return None
         kind, *rest = found
@@ -192,7 +200,17 @@ class JobStore:
             raise Conflict(f"{rest[0].decode()} runs this job: run it again there")
         if kind == b"open":
             raise Conflict(f"the job is {rest[0].decode()}; only an ended one can run again")
-        return rest[0], decode_message(rest[1])
+        return rest[0], decode_message(rest[1]) if kind == b"accepted" else None
+
+    async def pressure(self, home: str, **of: str) -> Pressure:
+        """Ask how much there is, and how fast jobs end, on a tenant's shard.
+
+        Args:
+            home: the tenant.
+            of: the `pool` and `priority` meant, or the `tenant`; without them all of the shard.
+        """
+        tag = self._store.tag(home)
+        return Pressure(*await self._store.run(_PRESSURE, tag, window_ms=int(WINDOW * 1000), **of))
 
     async def due(
         self,
@@ -203,6 +221,7 @@ class JobStore:
         publish: bool,
         blocked: Collection[str] = (),
         put_off: float = 1.0,
+        max_admitted: int = 0,
     ) -> Due:
         """Act on what is due in one shard: recover lost leases, expire, hand out what is to be published.
 
@@ -213,6 +232,7 @@ class JobStore:
             publish: False while the broker is away.
             blocked: `<pool>.<priority>` of queues that are full.
             put_off: seconds to put off what cannot be published now.
+            max_admitted: jobs a tenant may have in queues and running; 0: no cap.
         """
         next_ms, lost, failed, *packed = await self._store.run(
             _DUE,
@@ -222,6 +242,7 @@ class JobStore:
             publish=publish,
             blocked=dict.fromkeys(blocked, True),
             put_off_ms=int(put_off * 1000),
+            max_admitted=max_admitted,
         )
         return Due(next_ms, lost, failed.decode().splitlines(), [decode_message(item) for item in packed])
 

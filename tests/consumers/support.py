@@ -20,8 +20,9 @@ from gateway.jobs.model import TERMINAL_EVENTS
 from gateway.jobs.queue import Delivery, Handler, JobQueue, Message
 from gateway.jobs.reaper import Reaper
 from gateway.jobs.rebuild import Rebuilder
-from gateway.jobs.service import Accepted, JobService, Submission
+from gateway.jobs.service import Accepted, JobService
 from gateway.jobs.store import JobStore
+from gateway.jobs.submission import Submission
 from gateway.settings import Settings
 from gateway.store.channels import ChannelStore
 from gateway.store.redis import Store

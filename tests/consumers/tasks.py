@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import time
+from pathlib import Path
 from typing import Any
 
 from consumers import Context, GiveUp, Retry, Uncertain, task
@@ -63,6 +64,16 @@ def stuck(ctx: Context, job_input: Any) -> None:
 def step(ctx: Context, job_input: Any) -> None:
     del job_input
     ctx.step_sync("a", lambda: None)
+
+
+@task("process.polite", processes=True)
+def polite(ctx: Context, job_input: Any) -> None:
+    """Tell the process' id; tidy up when cancelled, and say that it was."""
+    ctx.progress(0, None, str(os.getpid()))
+    while not ctx.cancelled:
+        time.sleep(0.01)
+    Path(job_input).touch()
+    raise GiveUp("cancelled")
 
 
 @task("process.helpers", processes=True, max_attempts=2, retry_on=(OSError,))

@@ -14,7 +14,7 @@ from gateway.events import new_id
 from gateway.jobs import steps
 from gateway.jobs.records import Claim
 from gateway.jobs.sagas import Holder, SagaStore
-from gateway.jobs.service import Submission
+from gateway.jobs.submission import Submission
 from tests.consumers.support import TENANT, Bench
 from tests.support.messages import TRACE
 from tests.support.waiting import eventually

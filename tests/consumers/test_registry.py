@@ -110,7 +110,7 @@ def test_where_a_task_runs(own_registry: dict[str, Task]) -> None:
         "thread": "thread",
         "process": "process",
     }
-    assert own_registry["process"] == Task("process", plain, "heavy", 9, 2, "process")
+    assert own_registry["process"] == Task("process", plain, "heavy", 9, 2, "process", cancel_grace=3)
     assert own_registry["loop"][2:5] == ("default", 300, 5)
     task("picky", retry_on=(OSError,), give_up_on=(FileNotFoundError,), backoff=(0, 5))(plain)
     assert own_registry["picky"].policy == Policy((OSError,), (FileNotFoundError,), (0, 5))

@@ -140,6 +140,7 @@ async def test_a_job_that_is_undone_first_dies_of_what_began_it_or_of_the_undoin
         assert await listed(letters, reason="undo-failed") == [job_id]
         again = await bench.jobs.rerun(TENANT, job_id, lease=5, max_open=9)
         assert again is not None
+        assert again[1] is not None
         retaken = await bench.claim(again[1], token="again")
         assert isinstance(retaken, Claim)
         holder, fence = Holder.of(TENANT, job_id, retaken), retaken.fence

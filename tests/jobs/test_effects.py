@@ -93,6 +93,7 @@ async def test_a_new_run_begins_anew(bench: Bench, effects: EffectStore, job: Cl
         await effects.begin(job, "mail", "t2", again=False)
     accepted = await bench.jobs.rerun(TENANT, job.id, lease=5, max_open=10)
     assert accepted is not None
+    assert accepted[1] is not None
     claim = await bench.claim(accepted[1], token="second run")
     assert isinstance(claim, Claim)
     assert await effects.begin(job._replace(fence=claim.fence), "mail", "t3", again=False) == Begun("ok")

@@ -65,15 +65,14 @@ async def statuses(bench: Bench, ids: list[str]) -> Counter[str]:
     return Counter([(await bench.job(job_id))["status"] for job_id in ids])
 
 
-async def test_two_reapers_publish_each_due_job_once(bench: Bench, amqp_url: str, redis_url: str) -> None:
-    ids = await scheduled(bench, 150)  # more than one batch
+async def test_four_reapers_publish_each_due_job_once(bench: Bench, amqp_url: str, redis_url: str) -> None:
+    ids = await scheduled(bench, 250)  # more than one batch
     inbox = Inbox()
     async with AsyncExitStack() as stack:
-        other = await stack.enter_async_context(
-            open_bench(redis_url, await stack.enter_async_context(RabbitQueue(amqp_url)), bench.pool)
-        )
+        queues = [await stack.enter_async_context(RabbitQueue(amqp_url)) for _ in range(3)]
+        others = [await stack.enter_async_context(open_bench(redis_url, queue, bench.pool)) for queue in queues]
         await stack.enter_async_context(bench.queue.consume(bench.pool, {"default": 1000}, inbox))
-        await stack.enter_async_context(background(bench.reaper().run(), other.reaper().run()))
+        await stack.enter_async_context(background(*(one.reaper().run() for one in (bench, *others))))
 
         async def all_queued() -> bool:
             return await statuses(bench, ids) == {"queued": len(ids)}

@@ -243,6 +243,7 @@ async def test_an_ended_job_runs_again_as_a_new_run(bench: Bench) -> None:
     again = await bench.jobs.rerun(TENANT, job_id, lease=5, max_open=9)
     assert again is not None
     job, message = json.loads(again[0]), again[1]
+    assert message is not None
     assert (job["status"], job["run"], job["attempt"], job["error"]) == ("accepted", 2, 1, None)
     assert await bench.claim(old, token="late") == "another attempt"
     second = await bench.claim(message, token="again")

@@ -19,6 +19,7 @@ from gateway.auth.tickets import Tickets
 from gateway.errors import StoreUnavailable, Unauthenticated
 from gateway.events import Position, draft, new_id
 from gateway.jobs.arguments import Arguments
+from gateway.jobs.cron import Schedule
 from gateway.jobs.dead_filter import Filter
 from gateway.jobs.deadletters import DeadLetters
 from gateway.jobs.document import static_json
@@ -31,8 +32,9 @@ from gateway.jobs.rebuild import Rebuilder
 from gateway.jobs.records import Claim
 from gateway.jobs.restore import Restorer
 from gateway.jobs.sagas import Holder, SagaStore
-from gateway.jobs.service import Submission
 from gateway.jobs.store import JobStore
+from gateway.jobs.submission import Submission
+from gateway.jobs.task_types import Firing, TaskType, TaskTypes
 from gateway.jobs.undertaker import Undertaker
 from gateway.settings import Settings, load
 from gateway.store.address import Node, RedisAddress
@@ -178,6 +180,18 @@ async def family_life(jobs: JobStore, channels: ChannelStore, tenant: str) -> No
         assert job.status == "cancelled"
 
 
+async def control_life(jobs: JobStore, types: TaskTypes, tenant: str) -> None:
+    await types.register({"tick": TaskType("default", 3, 60, 1, Schedule(cron="* * * * *", tenant=tenant))})
+    assert await types.pause("tick", paused=True)
+    assert "tick" in {known.type for known in await types.known()}
+    (known,) = await types.schedules(tenant)
+    assert (await types.firings(jobs._store.tag(tenant), limit=10)).next_ms > 0
+    firing = Firing(known.type, known.schedule, known.next, skip=True)
+    assert await types.fired(firing, following=known.next + 1, job_id=None)
+    assert not await types.fired(firing, following=known.next + 1, job_id=None)
+    assert (await jobs.pressure(tenant, pool="default", priority="bulk")).ended == 0
+
+
 async def dead_letter_life(store: Store, jobs: JobStore, channels: ChannelStore, tenant: str) -> None:
     """Everything that can happen to dead letters."""
     dead, messages = DeadLetters(store, None, Settings()), DeadLetterStore(store, Settings())
@@ -241,6 +255,7 @@ async def test_every_script_works_on_every_master(store: Watched, channels: Chan
     assert at_home(store, tenant) == TENANTS.index(tenant)
     await job_life(JobStore(store), channels, tenant)
     await family_life(JobStore(store), channels, tenant)
+    await control_life(JobStore(store), TaskTypes(store), tenant)
     await dead_letter_life(store, JobStore(store), channels, tenant)
     await publish(channels, tenant, "a", 1)
     generation, sequence = await channels.head(tenant)

@@ -3,7 +3,8 @@
 -- 'released' (the worker stops; the attempt is not burnt), 'snoozed' (error, delay_ms: the attempt comes again, but not
 -- for ever), 'waiting' (children, gather, fail_fast, wait_ms). Of a job that is being undone: 'compensated', or 'failed',
 -- 'retrying', 'released'. A job with steps to undo that is to fail or to be cancelled becomes 'compensating', with the
--- same worker. Answers {'ok', version, state} | {'stale'} | {'refused', state}.
+-- same worker. Answers {'ok', version, state} (and 1 when somebody who waited for a slot can go on) | {'stale'} |
+-- {'refused', state}.
 
 -- Free the worker until these children have ended. Waiting burns no attempt; the deadline is that of the first time.
 local function wait_for_children(j)
@@ -81,4 +82,4 @@ else
   enter(j, to)
 end
 save_job(j)
-return {'ok', j.ve, j.st}
+return {'ok', j.ve, j.st, KICKED}

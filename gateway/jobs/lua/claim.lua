@@ -11,10 +11,21 @@ if HELD[j.st] and j.ck == A.token then return claimed() end
 if TERMINAL[j.st] then return {'drop', j.st} end
 if j.rn ~= A.run or j.at ~= A.attempt then return {'drop', 'another attempt'} end
 if j.st ~= 'queued' and not ready(j) then return {'drop', j.st == 'waiting' and 'waiting' or 'leased'} end
+if j.ap == 0 then return {'drop', 'waiting'} end
 if j.ea and j.ea <= NOW then
   expire(j)
   return {'drop', 'expired'}
 end
+local task = type_of(j.ty)
+if task and task.pa then
+  -- Without burning the attempt. It stays as it is for everyone else; its message is what goes.
+  if j.ap then leave(j) end
+  wait(j, 't ' .. j.ty)
+  save_job(j)
+  return {'drop', 'paused'}
+end
+-- Admitted before the type had a cap, it counts from now on.
+if task and task.mr and (j.ap or 0) % 2 == 0 then hold_of_type(j) end
 -- The message can be faster than its own confirmation.
 if j.st ~= 'queued' then enter_queue(j) end
 j.ea = nil   -- it has started: what was to happen otherwise no longer does

@@ -1,10 +1,17 @@
 -- Act on what is due. A: limit, lease_ms (for whoever publishes), publish (false while the broker is away), blocked
--- (set of '<pool>.<priority>' whose queue is full), put_off_ms (for what cannot be published now).
--- Answers {ms until the next entry, or -1; number of lost leases; entries that failed, one a line; messages …}.
+-- (set of '<pool>.<priority>' whose queue is full), put_off_ms (for what cannot be published now), max_admitted (jobs of
+-- a tenant, 0: no cap).
+-- Answers {ms until there is more to do, or -1; number of lost leases; entries that failed, one a line; messages …}.
+--
+-- When more is due than one call hands out, the oldest go from due to crowd:<tenant>, and the tenants of crowds take
+-- turns: one with 100,000 due jobs holds up another's one for moments only.
 generation()   -- a new master learns within a moment that it is one, also when nobody publishes
 local answer, lost, failed, size = {0, 0, ''}, 0, '', 0
 local MOST = 4 * 1024 * 1024   -- bytes of messages in one answer
 local CHILDREN_AT_ONCE = 50
+local SPREAD = 2000            -- entries that go to the crowds in one call
+local RINGS = 16               -- rings served in one call
+local cap = A.max_admitted or 0
 
 local function recover(j)
   lost = lost + 1
@@ -26,11 +33,10 @@ local function recover(j)
   end
 end
 
-local function publish(j)
-  if not A.publish or A.blocked[j.po .. '.' .. j.pr] then
-    return due_at(j, NOW + A.put_off_ms)
-  end
-  if j.st == 'queued' then audit(j) else due_at(j, NOW + A.lease_ms) end
+local function held_up(j) return not A.publish or A.blocked[j.po .. '.' .. j.pr] end
+
+local function hand_out(j)
+  due_at(j, NOW + A.lease_ms)
   answer[#answer + 1] = message(j)
   size = size + #answer[#answer]
 end
@@ -41,6 +47,19 @@ local function unheard(j)
   if HELD[j.st] then end_attempt(j, j.er) end
   enter(j, 'failed')
   save_job(j)
+end
+
+local function publish(j)
+  if held_up(j) then return due_at(j, NOW + A.put_off_ms) end
+  if j.ap == 0 then   -- its turn should have come
+    kick('t ' .. j.ty)
+    kick('n ' .. j.tenant)
+    return due_at(j, NOW + AUDIT)
+  end
+  local before = j.ap
+  local admitted = j.st == 'queued' or admit(j, cap)
+  if j.ap ~= before then save_job(j) end
+  if admitted then hand_out(j) end
 end
 
 local function act(entry)
@@ -87,17 +106,108 @@ if abandoned then
   end
 end
 
-for _, entry in ipairs(redis.call('ZRANGEBYSCORE', P .. 'due', '-inf', NOW, 'LIMIT', 0, A.limit)) do
-  -- One job we cannot deal with must not hold up the shard.
-  local well, fault = pcall(act, entry)
-  if not well then
-    redis.call('ZADD', P .. 'due', NOW + 60000, entry)
-    failed = failed .. entry .. ' ' .. string.gsub(tostring(fault), '\n', ' ') .. '\n'
+-- One job we cannot deal with must not hold up the shard.
+local function attempt(work, entry)
+  local well, fault = pcall(work, entry)
+  if well then return end
+  redis.call('ZADD', P .. 'due', NOW + 60000, entry)
+  failed = failed .. entry .. ' ' .. string.gsub(tostring(fault), '\n', ' ') .. '\n'
+end
+
+local function spread()
+  local found = redis.call('ZRANGEBYSCORE', P .. 'due', '-inf', NOW, 'WITHSCORES', 'LIMIT', 0, SPREAD)
+  local of = {}
+  for i = 1, #found, 2 do
+    local tenant, id = string.match(found[i], '^(%S+) (%S+)$')
+    local crowd = of[tenant] or {}
+    of[tenant] = crowd
+    crowd[#crowd + 1], crowd[#crowd + 2] = found[i + 1], id
   end
+  for tenant, crowd in pairs(of) do
+    redis.call('ZADD', P .. 'crowd:' .. tenant, unpack(crowd))
+    redis.call('ZADD', P .. 'crowds', 'NX', NOW, tenant)
+  end
+  redis.call('ZREMRANGEBYRANK', P .. 'due', 0, #found / 2 - 1)
+end
+
+-- The tenants of crowds in turn. What has a due time again has been looked at since.
+local function serve_crowds(budget)
+  local tenants = redis.call('ZRANGE', P .. 'crowds', 0, budget - 1)
+  for _, tenant in ipairs(tenants) do
+    local key, share = P .. 'crowd:' .. tenant, math.max(1, math.floor(budget / #tenants))
+    while share > 0 and size <= MOST do
+      local id = redis.call('ZPOPMIN', key)[1]
+      if not id then break end
+      local entry = tenant .. ' ' .. id
+      if not redis.call('ZSCORE', P .. 'due', entry) then attempt(act, entry) end
+      share = share - 1
+    end
+    if redis.call('EXISTS', key) == 1 then
+      redis.call('ZADD', P .. 'crowds', NOW, tenant)
+    else
+      redis.call('ZREM', P .. 'crowds', tenant)
+    end
+  end
+end
+
+-- The first job of a lane gets its slots, which are free.
+local function admit_waiting(entry)
+  local j = load_job(string.match(entry, '^(%S+) (%S+)$'))
+  leave(j)
+  if j.ea and j.ea <= NOW and allowed(j, 'expired') then return expire(j) end
+  hold(j, type_of(j.ty), cap)
+  save_job(j)
+  if held_up(j) then due_at(j, NOW + A.put_off_ms) else hand_out(j) end
+end
+
+-- Let the lanes of a ring take turns while there are slots; a lane that could go on but for another reason goes to that
+-- one's ring. Answers whether the ring has had all it can have.
+local function serve(ring, budget)
+  local kind, name = string.match(ring, '^(%a) (%S+)$')
+  for turn = 1, budget do
+    local other = redis.call('ZRANGE', ring_key(ring), 0, 0)[1]
+    if not other then return true end
+    local tenant, type = other, name
+    if kind == 'n' then tenant, type = name, other end
+    local waits_for = blocked(tenant, type, type_of(type), cap)
+    if waits_for == ring then return true end
+    local id = redis.call('ZRANGE', lane_key(tenant, type), 0, 0)[1]
+    if waits_for or not id then
+      redis.call('ZREM', ring_key(ring), other)
+      if id then redis.call('ZADD', ring_key(waits_for), 'NX', NOW, kind == 't' and type or tenant) end
+    else
+      attempt(admit_waiting, tenant .. ' ' .. id)
+      leave_lane(tenant, type, id)   -- also when it could not be read
+      redis.call('ZADD', ring_key(ring), 'XX', NOW + turn / 1024, other)
+    end
+    if size > MOST then return false end
+  end
+  return false
+end
+
+local entries = redis.call('ZRANGEBYSCORE', P .. 'due', '-inf', NOW, 'LIMIT', 0, A.limit + 1)
+if A.publish and #entries > A.limit then
+  spread()
+  entries = {}
+end
+for i = 1, math.min(#entries, A.limit) do
+  attempt(act, entries[i])
   if size > MOST then break end
+end
+if A.publish then
+  serve_crowds(A.limit - #entries)
+  local kicked = redis.call('ZRANGE', P .. 'kick', 0, RINGS - 1)
+  for _, ring in ipairs(kicked) do
+    if serve(ring, math.max(1, math.floor(A.limit / #kicked))) then
+      redis.call('ZREM', P .. 'kick', ring)
+    else
+      redis.call('ZADD', P .. 'kick', NOW, ring)
+    end
+  end
 end
 
 local first = redis.call('ZRANGE', P .. 'due', 0, 0, 'WITHSCORES')
 answer[1] = abandoned and 0 or first[2] and math.max(0, math.ceil(tonumber(first[2]) - NOW)) or -1
+if A.publish and (redis.call('EXISTS', P .. 'crowds') == 1 or redis.call('EXISTS', P .. 'kick') == 1) then answer[1] = 0 end
 answer[2], answer[3] = lost, failed
 return answer

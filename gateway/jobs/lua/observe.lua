@@ -16,7 +16,7 @@ local function bear(o)
   redis.call('ZADD', index_key(j.tenant, 's:' .. j.st), 0, j.id)
   redis.call('ZADD', index_key(j.tenant, 't:' .. j.ty), 0, j.id)
   if j.ow then redis.call('ZADD', index_key(j.tenant, 'o:' .. j.ow), 0, j.id) end
-  redis.call('HINCRBY', P .. 'open', j.tenant, 1)
+  count_open(j, 1)
   return j
 end
 

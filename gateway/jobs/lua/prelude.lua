@@ -6,6 +6,7 @@
 --      st status, ve version, ty type, ow owner, po pool, pr priority, rn run, at attempt, ma max attempts,
 --      tm timeout ms, ca/qa/sa/fa created, queued, started, finished at, ra run after, ea expires at, pg progress,
 --      rs result, ru result is stored apart, er error, tp traceparent, tg channels {name, size, ttl}, wk worker,
+--      ap admitted: 1 holds a slot of its type's cap, 2 of its tenant's, 3 of both, 0 waits for one (slots_prelude.lua),
 --      fe fence, on last operation of this fence, ck token of the claim, cr crashes in this run, pc progress
 --      entries in the log, px offset up to which progress was pruned, uk unique key, ax how often the present attempt
 --      was put back without being burnt, dg its group while it is among the dead letters, dr why it failed last, or of
@@ -17,7 +18,7 @@
 --   i  input   a  attempts, JSON objects joined by commas   r  result when it is stored apart   e  effects (once.lua)
 -- uniq:<tenant>:<type>:<key> is the id of the open job that has the unique key.
 -- Indexes: ix:<tenant>:{all | s:<status> | t:<type> | o:<owner> | p:<parent>} by id (ids sort by time); open {tenant:
--- count}; due (by time) and ended (by end) and queued:<pool> (by time) hold '<tenant> <id>'.
+-- count}, open:type {type: count}; due (by time) and ended (by end) and queued:<pool> (by time) hold '<tenant> <id>'.
 
 local saga_json, family   -- saga_prelude.lua
 
@@ -101,6 +102,12 @@ local function emit(j, type)
   if progress then prune_progress(j) end
 end
 
+-- How many jobs of the tenant and of the type are open.
+local function count_open(j, change)
+  redis.call('HINCRBY', P .. 'open', j.tenant, change)
+  redis.call('HINCRBY', P .. 'open:type', j.ty, change)
+end
+
 -- A failed job is among the dead letters until it runs again, is discarded or forgotten.
 local function die(j, death)
   j.dg, j.dr = death.group[1], death.reason
@@ -133,10 +140,11 @@ local function enter(j, state, death)
   if TERMINAL[state] then
     redis.call('ZREM', P .. 'due', member(j))
     redis.call('ZADD', P .. 'ended', NOW, member(j))
-    redis.call('HINCRBY', P .. 'open', j.tenant, -1)
+    count_open(j, -1)
     if j.uk then free_unique(j) end
   end
   if j.pa or j.cn then family(j) end
+  if j.ap and (TERMINAL[state] or state == 'retrying' or state == 'waiting') then leave(j) end
 end
 
 local function allowed(j, state) return ALLOWED[j.st][state] end

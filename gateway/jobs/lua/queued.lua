@@ -1,9 +1,13 @@
 -- The broker has confirmed the message of this attempt. A: tenant, id, run, attempt. Answers the job, or false.
--- Nothing changes when a worker was faster, or the attempt is another by now.
+-- Nothing changes when a worker was faster, or the attempt is another by now, or it waits (a worker met it paused).
 local j = load_job(A.tenant, A.id)
 if not j then return false end
-if ready(j) and j.rn == A.run and j.at == A.attempt then
-  enter_queue(j)
-  save_job(j)
+if j.rn == A.run and j.at == A.attempt and j.ap ~= 0 then
+  if ready(j) then
+    enter_queue(j)
+    save_job(j)
+  elseif j.st == 'queued' then
+    audit(j)   -- published once more
+  end
 end
 return job_json(j)

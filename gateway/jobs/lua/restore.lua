@@ -26,7 +26,7 @@ for state in pairs(ALLOWED) do redis.call('ZREM', index_key(j.tenant, 's:' .. st
 redis.call('ZADD', index_key(j.tenant, 's:' .. j.st), 0, j.id)
 redis.call('ZADD', index_key(j.tenant, 't:' .. j.ty), 0, j.id)
 if j.ow then redis.call('ZADD', index_key(j.tenant, 'o:' .. j.ow), 0, j.id) end
-if old and was_open ~= open then redis.call('HINCRBY', P .. 'open', j.tenant, open and 1 or -1) end
+if old and was_open ~= open then count_open(j, open and 1 or -1) end
 redis.call('ZREM', P .. 'queued:' .. j.po, member(j))
 if open then
   redis.call('ZREM', P .. 'ended', member(j))

@@ -1,11 +1,11 @@
 -- Accept a job. A: tenant, id, type, owner, priority, static (JSON up to and without pool and max_attempts), input,
--- max_attempts, timeout_ms, delay_ms, ttl_ms, traceparent, targets, max_open, lease_ms (until somebody else may
--- publish it), key and fingerprint (of the Idempotency-Key), unique, parent (of a child: {id, fence, name}). A job this
--- server lost is written anew with rebuilt = {pool, run, attempt, created_at}: what it promised then is not asked again,
--- not even that it is unique.
--- Answers {'accepted', job, message} | {'existing', job} | {'held', job that has the unique key} | {'unknown-type'} |
--- {'quota'} | {'mismatch'} | {'in-flight'} | {'replay', stored answer or '', job or ''}; for a child as spawn_prelude.lua
--- says.
+-- max_attempts, timeout_ms, delay_ms, ttl_ms, traceparent, targets, max_open, max_due (open jobs of the shard, 0: no
+-- bound), max_admitted (of the tenant, 0: no cap), lease_ms (until somebody else may publish it), key and fingerprint (of
+-- the Idempotency-Key), unique, parent (of a child: {id, fence, name}). A job this server lost is written anew with
+-- rebuilt = {pool, run, attempt, created_at}: what it promised then is not asked again, not even that it is unique.
+-- Answers {'accepted', job, message} | {'parked', job} (accepted; it waits to be admitted) | {'existing', job} |
+-- {'held', job that has the unique key} | {'unknown-type'} | {'quota'} | {'overloaded'} | {'mismatch'} | {'in-flight'} |
+-- {'replay', stored answer or '', job or ''}; for a child as spawn_prelude.lua says.
 local idem = A.key and P .. 'idem:' .. A.tenant .. ':' .. A.key
 if idem then
   local known = redis.call('HMGET', idem, 'fingerprint', 'id', 'answer', 'until')
@@ -37,21 +37,22 @@ local pool, max_attempts, timeout
 if A.rebuilt then
   pool = A.rebuilt.pool
 else
-  local task = redis.call('HGET', P .. 'types', A.type)
+  local task = type_of(A.type)
   if not task then return {'unknown-type'} end
   if other then
     if idem then remember(other.id) end
     return {'held', job_json(other)}
   end
   if tonumber(redis.call('HGET', P .. 'open', A.tenant) or 0) >= A.max_open then return {'quota'} end
-  pool, max_attempts, timeout = string.match(task, '^(%S+) (%d+) (%d+)$')
+  if (A.max_due or 0) > 0 and redis.call('ZCARD', P .. 'due') >= A.max_due then return {'overloaded'} end
+  pool, max_attempts, timeout = task.po, task.ma, task.tm
 end
 
 local delayed = A.delay_ms and A.delay_ms > 0
 local j = {
   tenant = A.tenant, id = A.id, st = delayed and 'scheduled' or 'accepted', ve = 1, ty = A.type, ow = A.owner,
-  po = pool, pr = A.priority, rn = 1, at = 1, ma = A.max_attempts or tonumber(max_attempts),
-  tm = A.timeout_ms or tonumber(timeout), ca = NOW, ra = delayed and NOW + A.delay_ms or nil,
+  po = pool, pr = A.priority, rn = 1, at = 1, ma = A.max_attempts or max_attempts,
+  tm = A.timeout_ms or timeout, ca = NOW, ra = delayed and NOW + A.delay_ms or nil,
   ea = A.ttl_ms and NOW + A.ttl_ms or nil, tp = A.traceparent, tg = A.targets, fe = 0,
   pa = parent and descent(parent) or nil,
   uk = not other and A.unique or nil,
@@ -67,8 +68,9 @@ redis.call('ZADD', index_key(j.tenant, 'all'), 0, j.id)
 redis.call('ZADD', index_key(j.tenant, 's:' .. j.st), 0, j.id)
 redis.call('ZADD', index_key(j.tenant, 't:' .. j.ty), 0, j.id)
 if j.ow then redis.call('ZADD', index_key(j.tenant, 'o:' .. j.ow), 0, j.id) end
-redis.call('HINCRBY', P .. 'open', j.tenant, 1)
+count_open(j, 1)
 due_at(j, j.ra or NOW + A.lease_ms)
+local admitted = delayed or A.rebuilt or admit(j, A.max_admitted or 0)
 if j.uk then take_unique(j) end
 if idem then remember(j.id) end
 if delayed then
@@ -77,4 +79,5 @@ if delayed then
 end
 save_job(j)
 if parent then return adopt(parent, j) end
+if not admitted then return {'parked', job_json(j)} end
 return {'accepted', job_json(j), message(j)}

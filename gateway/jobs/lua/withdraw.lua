@@ -9,7 +9,8 @@ redis.call('ZREM', index_key(j.tenant, 's:accepted'), j.id)
 redis.call('ZREM', index_key(j.tenant, 't:' .. j.ty), j.id)
 if j.ow then redis.call('ZREM', index_key(j.tenant, 'o:' .. j.ow), j.id) end
 redis.call('ZREM', P .. 'due', member(j))
-redis.call('HINCRBY', P .. 'open', j.tenant, -1)
+count_open(j, -1)
+if j.ap then leave(j) end
 if j.uk then free_unique(j) end
 redis.call('SET', P .. 'gone:' .. j.tenant .. ':' .. j.id, '1', 'EX', 86400)
 if A.key then redis.call('DEL', P .. 'idem:' .. A.tenant .. ':' .. A.key) end
