@@ -38,7 +38,7 @@ def database() -> Path:
     return Path(os.environ.get("EXAMPLES_DATA") or ".data") / "products.sqlite"
 
 
-@task("sync.products", timeout=600)
+@task("sync.products", timeout=600, schedule="0 3 * * *")
 def sync(ctx: Context, job_input: object) -> dict[str, Any]:
     """Bring the table up to date; see `SyncInput`. Done twice, the second time changes nothing.
 
