@@ -153,7 +153,7 @@ class Restorer:
     async def _timeout(self, tenant: str, type_: str) -> int:
         async with self._store.guard():
             known: Any = await self._store.client.hget(f"{self._store.tag(tenant)}types", type_)
-        return int(known.split()[2]) if known else _TIMEOUT_MS
+        return int(msgspec.msgpack.decode(known)["tm"]) if known else _TIMEOUT_MS
 
 
 def fields(told: Told) -> dict[str, object]:

@@ -380,7 +380,16 @@ async def test_a_forgotten_parent_leaves_nothing_behind(bench: Bench) -> None:
     await bench.jobs.purge(bench.tag, old, retention=0)
     keys: list[Any] = list(await bench.store.client.keys(bench.tag + "*"))
     left = {key.decode().removeprefix(bench.tag) for key in keys}
-    assert left <= {"types", "open", "gen", f"seq:{TENANT}", f"log:{TENANT}:jobs", f"meta:{TENANT}:jobs"}
+    assert left <= {
+        "types",
+        "types:seen",
+        "open",
+        "open:type",
+        "gen",
+        f"seq:{TENANT}",
+        f"log:{TENANT}:jobs",
+        f"meta:{TENANT}:jobs",
+    }
 
 
 async def test_a_child_that_is_run_again_is_nobodys(bench: Bench) -> None:

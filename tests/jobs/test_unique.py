@@ -60,6 +60,7 @@ async def test_expiring_and_withdrawing_free_it(bench: Bench) -> None:
     await bench.jobs.withdraw(TENANT, job_id, None)
     second, _, kind = await bench.submit(unique="k", ttl_ms=1)
     assert kind == "accepted"
+    await asyncio.sleep(0.005)  # it may wait for a millisecond of Redis' clock
     await bench.store.client.zadd(bench.tag + "due", {f"{TENANT} {second}": 0}, xx=True)
     await bench.jobs.due(bench.tag, limit=10, lease=60, publish=True)
     assert (await bench.job(second))["status"] == "expired"
