@@ -6,6 +6,7 @@ from consumers import Context, task
 async def report(ctx: Context, input: dict) -> dict: ...
 """
 
+from consumers.batch import Batch, Item
 from consumers.children import ChildFailed, ChildrenLate
 from consumers.context import Cancelled, Context
 from consumers.outcome import BreakerOpen, GiveUp, LockBusy, LockLost, Retry, Snooze, TaskTimeout, Uncertain
@@ -13,12 +14,14 @@ from consumers.registry import task
 from consumers.undos import undo
 
 __all__ = [
+    "Batch",
     "BreakerOpen",
     "Cancelled",
     "ChildFailed",
     "ChildrenLate",
     "Context",
     "GiveUp",
+    "Item",
     "LockBusy",
     "LockLost",
     "Retry",

@@ -19,6 +19,7 @@ from consumers.outcome import GiveUp, Snooze, Suspended, TaskCancelled, TaskTime
 from consumers.patience import until_stored
 from consumers.process import run_in_process
 from consumers.publishing import Publisher
+from consumers.pulse import Pulse
 from consumers.registry import Task
 from consumers.saga import Steps
 from consumers.severing import Severable
@@ -51,12 +52,17 @@ class Tools:
     slots: Slots
     sagas: SagaStore
     arguments: Arguments
+    pulse: Pulse
     attachments: Attachments
     services: Services
 
 
 class Attempt:
-    """A claimed job on this worker."""
+    """A claimed job on this worker.
+
+    It costs one task, that of the work. Heartbeats are the worker's (`Pulse`); a task for reports exists only while
+    there is something to report.
+    """
 
     def __init__(self, tools: Tools, message: Message, task: Task | None, claim: Claim, ctx: Context) -> None:
         self._tools = tools
@@ -65,11 +71,14 @@ class Attempt:
         self._claim = claim
         self._ctx = ctx
         self._op = 0
-        self._stopped_as = ""  # what to record when we cancelled the task: "released" or "cancelled"
+        self._stopped_as = ""  # why we cancelled the work: "released", "cancelled" (both recorded so) or "overtaken"
         self._fault: Exception | None = None  # what to record when we ended the task for something that befell it
         self._desk = self._open_desk()
         self._over = asyncio.Event()
+        self._group = asyncio.TaskGroup()
         self._runner: asyncio.Task[Any] | None = None
+        self._reporter: asyncio.Task[None] | None = None
+        self._undoing = False
         self._grace: asyncio.TimerHandle | None = None
         self._leaving = False
         self._holder = Holder.of(message.tenant, message.id, claim)
@@ -112,33 +121,43 @@ class Attempt:
 
     async def run(self) -> None:
         """Run to the end and record it; returns quietly when the job is another worker's by then."""
-        try:
-            async with asyncio.TaskGroup() as tasks:
-                beat = tasks.create_task(self._beat())
-                report = tasks.create_task(self._report())
-                facts = {} if self._claim.turned else await self._outcome(tasks)
-                # Not cancelled: an operation under way is finished, so that it does not meet the next one.
-                self._over.set()
-                self._ctx.news.set()
-                await asyncio.wait([report])
-                if self._claim.turned or await self._record(**facts) == "compensating":
-                    await self._compensate(tasks)
-                beat.cancel()
-        except* StaleFence:
+        facts: dict[str, Any] = {}
+        with self._tools.pulse.keep(self):
+            if not self._claim.turned:
+                async with self._group:
+                    facts = await self._outcome()
+                    await self._finish_report()
+            try:
+                if self._stopped_as != "overtaken":
+                    await self._conclude(facts)
+            except StaleFence:
+                self._stopped_as = "overtaken"
+        if self._stopped_as == "overtaken":
             self._ctx.cancelled = True
             log.warning("attempt.overtaken", job_id=self._message.id, fence=self._claim.fence)
 
-    async def _compensate(self, tasks: asyncio.TaskGroup) -> None:
+    async def _conclude(self, facts: dict[str, Any]) -> None:
+        """Record what came of it, and undo it where that is what follows; raises StaleFence."""
+        if self._claim.turned or await self._record(**facts) == "compensating":
+            await self._compensate()
+
+    async def _compensate(self) -> None:
         """Undo the job, whose lease goes on being ours."""
         facts: dict[str, Any] = {"to": "released"}
         if not self._leaving:
+            self._undoing = True
             self._desk = self._open_desk()  # the task's has been closed
             undoing = Compensation(self._tools.sagas, self._holder, self._message, self._ctx, self._tools.slots)
-            self._runner = tasks.create_task(undoing.run(_jitter))
-            await asyncio.wait([self._runner])
+            try:
+                async with asyncio.TaskGroup() as tasks:
+                    runner = self._runner = tasks.create_task(undoing.run(_jitter))
+            except* StaleFence:
+                self._stopped_as = "overtaken"
             await self._desk.close(abandoned=False)
-            if not self._runner.cancelled():
-                facts = self._runner.result()
+            if self._stopped_as == "overtaken":
+                return
+            if not runner.cancelled():
+                facts = runner.result()
         await self._record(**facts)
 
     def _known(self) -> Task:
@@ -150,8 +169,9 @@ class Attempt:
         result = await until_stored(lambda: self._tools.store.result(self._message.tenant, job_id))
         return result.json if result else None
 
-    async def _outcome(self, tasks: asyncio.TaskGroup) -> dict[str, Any]:
-        self._runner = tasks.create_task(self._work())
+    async def _outcome(self) -> dict[str, Any]:
+        self._runner = self._group.create_task(self._work())
+        self._ctx.on_progress(self._report_soon)
         await asyncio.wait([self._runner])
         self._ctx.cancelled = True
         if self._grace is not None:
@@ -214,34 +234,46 @@ class Attempt:
         )
         return {"to": outcome.to, "error": outcome.error, "delay_ms": int(outcome.delay * 1000)}
 
-    async def _beat(self) -> None:
+    async def beat(self) -> None:
+        """Extend the lease; called by `Pulse`. Learns of a cancellation, or that the job is another worker's."""
         message, settings = self._message, self._tools.settings
-        while True:
-            await asyncio.sleep(settings.lease / 3)
-            try:
-                cancelling = await self._tools.store.heartbeat(
-                    message.tenant, message.id, self._claim.fence, settings.lease
-                )
-            except StaleFence:
-                raise
-            except GatewayError as error:
-                log.warning("attempt.heartbeat_missed", job_id=message.id, reason=error.code)
-                continue
+        try:
+            cancelling = await self._tools.store.heartbeat(
+                message.tenant, message.id, self._claim.fence, settings.lease
+            )
+        except StaleFence:
+            if self._undoing or not self._over.is_set():
+                self._stop("overtaken")
+        except GatewayError as error:
+            log.warning("attempt.heartbeat_missed", job_id=message.id, reason=error.code)
+        else:
             if cancelling:
                 self._ask()
             await self._desk.grips.keep()
 
+    def _report_soon(self) -> None:
+        """There is progress; called in the loop, from the first report on at every one."""
+        if self._reporter is None and not self._over.is_set():
+            self._reporter = self._group.create_task(self._report())
+
     async def _report(self) -> None:
-        while True:
-            await self._ctx.news.wait()
-            if self._over.is_set():
-                return
-            progress = self._ctx.take_progress()
-            if progress is not None and await self._record(to="progress", progress=progress) == "cancelling":
-                self._ask()
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(PROGRESS_EVERY):
-                    await self._over.wait()
+        try:
+            while not self._over.is_set() and (progress := self._ctx.take_progress()) is not None:
+                if await self._record(to="progress", progress=progress) == "cancelling":
+                    self._ask()
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(PROGRESS_EVERY):
+                        await self._over.wait()
+        except StaleFence:
+            self._stop("overtaken")
+        finally:
+            self._reporter = None
+
+    async def _finish_report(self) -> None:
+        """Let a report under way end, rather than cancel it, so that it does not meet the next operation."""
+        self._over.set()
+        if self._reporter is not None:
+            await asyncio.wait([self._reporter])
 
     async def _record(self, **facts: Any) -> str:  # noqa: ANN401 - the facts of advance.lua
         """Record facts; returns the job's state."""

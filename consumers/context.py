@@ -77,8 +77,8 @@ class Context(Helpers, Durable):
         self._loop = asyncio.get_running_loop()
         self._thread = threading.get_ident()
         self._reported: str | None = None
+        self._tell: Callable[[], None] = _nobody
         self.desk: Desk | None = None  # the worker's
-        self.news = asyncio.Event()
 
     def progress(self, done: float, total: float | None = None, message: str | None = None) -> None:
         """Report progress, from anywhere and as often as you like: only the newest within 0.1 s is recorded.
@@ -98,13 +98,16 @@ class Context(Helpers, Durable):
         except RuntimeError:
             running = None
         if running is self._loop:
-            self.news.set()
+            self._tell()
         else:
-            self._loop.call_soon_threadsafe(self.news.set)
+            self._loop.call_soon_threadsafe(self._tell)
+
+    def on_progress(self, tell: Callable[[], None]) -> None:
+        """Call this in the loop after each report. For the worker."""
+        self._tell = tell
 
     def take_progress(self) -> str | None:
         """Return what was reported since the last call, as JSON. For the worker."""
-        self.news.clear()
         reported, self._reported = self._reported, None
         return reported
 
@@ -155,6 +158,10 @@ class Context(Helpers, Durable):
     def _check(self) -> None:
         if self.cancelled:
             raise Cancelled("the job is no longer this attempt's")
+
+
+def _nobody() -> None:
+    """Whom a context tells of its progress until the worker wants to know."""
 
 
 def progress_json(done: float, total: float | None, message: str | None) -> str:

@@ -30,6 +30,8 @@ class Task(NamedTuple):
         timeout: seconds an attempt may take.
         max_attempts: unless the submitter says otherwise.
         runs_in: the event loop (async functions), a thread, or a process of its own.
+        batch: how many jobs one call gets at most; 0: one job a call, the usual way.
+        window: seconds a batch waits for more jobs after its first.
         policy: which errors are worth another attempt, and when.
         cancel_grace: seconds a running attempt has to notice that it is cancelled, until it is stopped.
         max_running: most jobs of the type in queues and running at a time, over all workers; 0: no cap.
@@ -43,6 +45,8 @@ class Task(NamedTuple):
     max_attempts: int
     runs_in: RunsIn
     policy: Policy = USUAL
+    batch: int = 0
+    window: float = 0.5
     cancel_grace: float = 0.0
     max_running: int = 0
     schedule: Schedule | None = None
@@ -55,6 +59,8 @@ class Task(NamedTuple):
 CANCEL_GRACE: Final = 3.0
 SHORTEST: Final = 0.001
 LONGEST: Final = 30 * 86_400.0
+MAX_BATCH: Final = 1000
+MAX_WINDOW: Final = 60.0  # seconds; the broker waits for the acknowledgements meanwhile
 
 _tasks: dict[str, Task] = {}
 
@@ -66,6 +72,8 @@ def task(  # noqa: PLR0913 - one keyword for each thing a task may say of itself
     timeout: float = 300,
     max_attempts: int = 5,
     processes: bool = False,
+    batch: int = 0,
+    window: float = 0.5,
     retry_on: tuple[type[Exception], ...] | None = None,
     give_up_on: tuple[type[Exception], ...] = (),
     backoff: tuple[float, float] | None = None,
@@ -80,7 +88,8 @@ def task(  # noqa: PLR0913 - one keyword for each thing a task may say of itself
     """Register a function for a job type.
 
     An async function runs in the worker's event loop, a plain one in a thread, or with `processes=True` in a
-    process of its own (which a timeout can kill). It is called with the context and the job's input.
+    process of its own (which a timeout can kill). It is called with the context and the job's input, or with `batch`
+    with a `Batch` of jobs.
 
     Args:
         name: the job type: words of A-Z a-z 0-9 _ - joined by dots.
@@ -88,6 +97,8 @@ def task(  # noqa: PLR0913 - one keyword for each thing a task may say of itself
         timeout: seconds an attempt may take.
         max_attempts: tries until the job is dead.
         processes: run it in a process.
+        batch: call it with up to so many jobs at once; 0 means one by one.
+        window: seconds a batch waits for more jobs after its first.
         retry_on: the only errors worth another attempt (`Policy.retryable` has the exact order).
         give_up_on: errors that are not, whatever `retry_on` says.
         backoff: base and cap in seconds of the exponential backoff; usually 1 and 600.
@@ -109,8 +120,11 @@ def task(  # noqa: PLR0913 - one keyword for each thing a task may say of itself
             if processes:
                 raise _broken(name, "an async function cannot run in a process")
             runs_in = "loop"
+        if batch and processes:
+            raise _broken(name, "a batch cannot run in a process")
         recurs = _schedule(name, schedule, timezone, schedule_input, schedule_tenant, schedule_overlap)
-        new = Task(name, function, pool, timeout, max_attempts, runs_in, Policy(retry_on, give_up_on, backoff))
+        policy = Policy(retry_on, give_up_on, backoff)
+        new = Task(name, function, pool, timeout, max_attempts, runs_in, policy, batch, window)
         _add(new._replace(cancel_grace=cancel_grace, max_running=max_running, schedule=recurs))
         return function
 
@@ -124,6 +138,8 @@ def _add(new: Task) -> None:
         "the pool must be 1 to 64 characters of A-Z a-z 0-9 _ -": not POOL.match(new.pool),
         f"timeout must be from {SHORTEST:g} to {LONGEST:g} seconds": not SHORTEST <= new.timeout <= LONGEST,
         "max_attempts must be at least 1": new.max_attempts < 1,
+        f"batch must be from 0 to {MAX_BATCH}": not 0 <= new.batch <= MAX_BATCH,
+        f"window must be from {SHORTEST:g} to {MAX_WINDOW:g} seconds": not SHORTEST <= new.window <= MAX_WINDOW,
         "retry_on must be a tuple of exception types": not _types(new.policy.retry_on or ()),
         "give_up_on must be a tuple of exception types": not _types(new.policy.give_up_on),
         "retry_on and give_up_on cannot name Retry, Snooze or GiveUp, which always mean the same": _fixed(new.policy),

@@ -14,10 +14,12 @@ from typing import Any, Final
 import structlog
 
 from consumers.attempt import Attempt, Tools
+from consumers.batch import Batches, Host, Seat, Spawn
 from consumers.context import Context
 from consumers.desk import Services
 from consumers.outcome import GiveUp, describe
 from consumers.patience import until_stored
+from consumers.pulse import Pulse
 from consumers.registry import Task
 from consumers.threads import Slots
 from gateway.errors import Conflict, GatewayError, StaleFence, StoreUnavailable
@@ -118,25 +120,31 @@ class Worker:
                     slots=self._slots,
                     sagas=SagaStore(self._store),
                     arguments=self._rebuilder.arguments,
+                    pulse=Pulse(self._settings.lease),
                     attachments=attachments,
                     services=Services.of(self._store.redis, self._settings),
                 )
                 # The queues stand before the types are known: a submission must not meet a missing queue.
                 if await self._unless_stopped(self._queue.declare(self._plan.pool)):
-                    announcing = tasks.create_task(self._announce())
-                    await self._consume(tools)
-                    announcing.cancel()
+                    helping = [tasks.create_task(work) for work in (self._announce(), tools.pulse.run())]
+                    await self._consume(tools, tasks.create_task)
+                    for helper in helping:
+                        helper.cancel()
         finally:
             if self._stopping.is_set():
                 self._stopped.set()
         if self._stuck:
             raise WorkerStuck("tasks that ignored their timeout hold all threads; the worker must be replaced")
 
-    async def _consume(self, tools: Tools) -> None:
-        prefetch: dict[str, int] = dict.fromkeys(PRIORITIES, self._plan.concurrency + AHEAD)
+    async def _consume(self, tools: Tools, spawn: Spawn) -> None:
+        # Room for a batch to be gathered while another one runs.
+        largest = max((task.batch for task in self._tasks.values()), default=0)
+        prefetch: dict[str, int] = dict.fromkeys(PRIORITIES, self._plan.concurrency + AHEAD + 2 * largest)
+        take = partial(self._take_if_not_stopping, tools)
+        batches = Batches(Host(self._slots, spawn, self._unless_stopped, take))
 
         async def on_delivery(delivery: Delivery) -> None:
-            await self._handle(delivery, tools)
+            await self._handle(delivery, tools, batches)
 
         async with self._queue.consume(self._plan.pool, prefetch, on_delivery):
             log.info("worker.ready", worker=self._name, pool=self._plan.pool)
@@ -198,18 +206,26 @@ class Worker:
             if not self._busy:
                 self._idle.set()
 
-    async def _handle(self, delivery: Delivery, tools: Tools) -> None:
+    async def _handle(self, delivery: Delivery, tools: Tools, batches: Batches) -> None:
         """Take a delivery to its end. Cancelled when the consumer closes: the message goes back by itself."""
-        message = delivery.message
-        async with self._slots.turn(message.priority):
-            if not self._stopping.is_set():
-                with self._working(), structlog.contextvars.bound_contextvars(job_id=message.id, tenant=message.tenant):
-                    if await self._take(delivery, tools):
-                        return
+        task = self._tasks.get(delivery.message.type)
+        if task is not None and task.batch:
+            ended = await batches.handle(delivery, task)
+        else:
+            async with self._slots.turn(delivery.message.priority):
+                ended = await self._take_if_not_stopping(tools, delivery)
+        if not ended:
             # Not requeued: the broker would send it straight back. Closing the consumer returns it.
             await asyncio.Event().wait()
 
-    async def _take(self, delivery: Delivery, tools: Tools) -> bool:
+    async def _take_if_not_stopping(self, tools: Tools, delivery: Delivery, seat: Seat | None = None) -> bool:
+        message = delivery.message
+        if self._stopping.is_set():
+            return False
+        with self._working(), structlog.contextvars.bound_contextvars(job_id=message.id, tenant=message.tenant):
+            return await self._take(delivery, tools, seat)
+
+    async def _take(self, delivery: Delivery, tools: Tools, seat: Seat | None) -> bool:
         """Claim and run; False when the stop came before the claim."""
         message = delivery.message
         claim = await self._until_claimed(message)
@@ -222,7 +238,7 @@ class Worker:
         else:
             if claim.turned or claim.timeout > self._settings.consumer_timeout:
                 await delivery.ack()  # the broker would take it for stuck; lease and reaper own it now
-            await self._run(message, claim, tools)
+            await self._run(message, claim, tools, seat)
         await delivery.ack()
         return True
 
@@ -245,8 +261,8 @@ class Worker:
             return "older than what is kept"
         return await self._store.claim(message, token=token, lease=self._settings.lease, worker=self._name)
 
-    async def _run(self, message: Message, claim: Claim, tools: Tools) -> None:
-        task = self._tasks.get(message.type)
+    async def _run(self, message: Message, claim: Claim, tools: Tools, seat: Seat | None) -> None:
+        task = seat.task if seat else self._tasks.get(message.type)
         if task is None and not claim.turned:  # undoing needs none
             await self._refuse(message, claim)
             return

@@ -34,7 +34,10 @@ PRELUDE: Final = "\n".join(
 ADMISSION: Final = "admission_prelude"  # of scripts that also decide whether a job may go to the broker
 
 
-def load_script(name: str, *preludes: str, tables: str = "") -> Script:
-    """Load `lua/<name>.lua`; `preludes` (names) and `tables` (Lua) are what only this script needs."""
+def load_script(name: str, *preludes: str, tables: str = "", many: bool = False) -> Script:
+    """Load `lua/<name>.lua`; `preludes` (names) and `tables` (Lua) are what only this script needs.
+
+    With `many` it is for `Store.run_gathered`.
+    """
     parts = [PRELUDE, tables, *map(_text, preludes)]
-    return Script.load("gateway.jobs", f"lua/{name}.lua", prelude="\n".join(parts))
+    return Script.load("gateway.jobs", f"lua/{name}.lua", prelude="\n".join(parts), many=many)

@@ -17,10 +17,12 @@ from gateway.jobs.scripts import ADMISSION, load_script
 from gateway.jobs.task_types import TaskType, TaskTypes
 from gateway.store.redis import Script, Store
 
-_SUBMIT = load_script("submit", ADMISSION, "spawn_prelude")
-_CLAIM, _DUE, _RERUN = (load_script(name, ADMISSION) for name in ("claim", "due", "rerun"))
-_SETTLE, _QUEUED, _WITHDRAW, _HEARTBEAT = map(load_script, ("settle", "queued", "withdraw", "heartbeat"))
-_ADVANCE, _CANCEL, _PRESSURE = map(load_script, ("advance", "cancel", "pressure"))
+# What every job costs: calls that come together run together.
+_SUBMIT = load_script("submit", ADMISSION, "spawn_prelude", many=True)
+_CLAIM = load_script("claim", ADMISSION, many=True)
+_QUEUED, _HEARTBEAT, _ADVANCE = (load_script(name, many=True) for name in ("queued", "heartbeat", "advance"))
+_DUE, _RERUN = (load_script(name, ADMISSION) for name in ("due", "rerun"))
+_SETTLE, _WITHDRAW, _CANCEL, _PRESSURE = map(load_script, ("settle", "withdraw", "cancel", "pressure"))
 _JOB, _RESULT, _LIST, _PURGE, _REQUEUE = map(load_script, ("job", "result", "list", "purge", "requeue"))
 LOOK, RESTORE = map(load_script, ("look", "restore"))  # see restore.py
 
@@ -51,13 +53,16 @@ class JobStore:
         """Run a script of `load_script` on the tenant's shard."""
         return await self._run(script, tenant, **arguments)
 
+    async def _gather(self, script: Script, tenant: str, **arguments: object) -> Any:  # noqa: ANN401 - scripts differ
+        return await self._store.run_gathered(script, self._store.tag(tenant), tenant=tenant, **arguments)
+
     async def register(self, types: Mapping[str, tuple[str, int, float] | TaskType]) -> None:
         """Make job types known: type → `TaskType`, of which what comes after the first three is optional."""
         await TaskTypes(self._store).register({name: TaskType(*fields) for name, fields in types.items()})
 
     async def submit(self, tenant: str, **arguments: object) -> Submitted:
         """Accept a job; the arguments are those of `submit.lua`."""
-        kind, *rest = await self._run(_SUBMIT, tenant, **arguments)
+        kind, *rest = await self._gather(_SUBMIT, tenant, **arguments)
         match kind:
             case b"accepted":
                 return Submitted("accepted", rest[0], decode_message(rest[1]))
@@ -70,7 +75,7 @@ class JobStore:
 
     async def rebuild(self, message: Message, static: str, targets: Sequence[tuple[str, int, int]]) -> None:
         """Write a job that Redis lost anew, as the message tells it: accepted, in the message's run and attempt."""
-        await self._run(
+        await self._gather(
             _SUBMIT,
             message.tenant,
             id=message.id,
@@ -99,7 +104,7 @@ class JobStore:
 
     async def queued(self, message: Message) -> bytes | None:
         """Record that the broker has the message; returns the job."""
-        job: bytes | None = await self._run(
+        job: bytes | None = await self._gather(
             _QUEUED, message.tenant, id=message.id, run=message.run, attempt=message.attempt
         )
         return job
@@ -115,7 +120,7 @@ class JobStore:
         Returns:
             The claim, or why there is none: `missing` when the job is not known, else a reason to drop it.
         """
-        kind, *rest = await self._run(
+        kind, *rest = await self._gather(
             _CLAIM,
             message.tenant,
             id=message.id,
@@ -136,7 +141,7 @@ class JobStore:
         Raises:
             StaleFence: another worker owns the job, or it has ended.
         """
-        said = await self._run(_HEARTBEAT, tenant, id=job_id, fence=fence, lease_ms=int(lease * 1000))
+        said = await self._gather(_HEARTBEAT, tenant, id=job_id, fence=fence, lease_ms=int(lease * 1000))
         if said == b"stale":
             raise StaleFence
         return bool(said == b"cancel")
@@ -153,7 +158,7 @@ class JobStore:
         error = facts.get("error")
         if isinstance(error, str):
             facts["death"] = death_of(error)
-        kind, *rest = await self._run(_ADVANCE, tenant, id=job_id, fence=fence, op=op, to=to, **facts)
+        kind, *rest = await self._gather(_ADVANCE, tenant, id=job_id, fence=fence, op=op, to=to, **facts)
         if kind == b"stale":
             raise StaleFence
         if kind == b"refused":

@@ -35,10 +35,14 @@ class Client(Redis):
 
     async def finish(self, work: Coroutine[Any, Any, Any]) -> Any:  # noqa: ANN401 - what a command answers
         """Run something that uses the connections to its end."""
+        return await asyncio.shield(self.start(work))
+
+    def start(self, work: Coroutine[Any, Any, Any]) -> asyncio.Task[Any]:
+        """Start something that uses the connections; `settle` waits for it."""
         task = asyncio.get_running_loop().create_task(work)
         self._running.add(task)
         task.add_done_callback(self._done)
-        return await asyncio.shield(task)
+        return task
 
     def _done(self, task: asyncio.Task[Any]) -> None:
         self._running.discard(task)

@@ -119,10 +119,7 @@ class ClusterClient(Client):
     def _forget_who_left(self) -> None:
         known = self.slots.known()
         for node in [node for node in self._clients if known and node not in known]:
-            left = self._clients.pop(node)
-            task = asyncio.get_running_loop().create_task(left.settle())
-            self._running.add(task)
-            task.add_done_callback(self._done)
+            self.start(self._clients.pop(node).settle())
 
     async def execute_command(self, *arguments: Any, **options: Any) -> Any:  # noqa: ANN401 - the driver's own
         """Run one command where its key lives."""

@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from functools import partial
 from importlib import resources
 from typing import Any, Self
 
@@ -33,6 +34,7 @@ from gateway.settings import Settings
 from gateway.store.address import RedisAddress
 from gateway.store.client import Client, client
 from gateway.store.cluster import ClusterClient
+from gateway.store.gather import Gatherer, for_many
 from gateway.store.sentinel import sentinel_client
 from gateway.store.shards import shard_of, tag
 
@@ -57,10 +59,13 @@ class Script:
         self.sha = hashlib.sha1(source.encode(), usedforsecurity=False).hexdigest()  # EVALSHA's own choice
 
     @classmethod
-    def load(cls, package: str, path: str, *, prelude: str = "") -> Self:
-        """Read a script from a package, behind the store's prelude and perhaps a further one."""
+    def load(cls, package: str, path: str, *, prelude: str = "", many: bool = False) -> Self:
+        """Read a script from a package, behind the store's prelude and perhaps a further one.
+
+        With `many` it is for `Store.run_gathered`: its text sees the arguments of one of many calls as `A`.
+        """
         own = resources.files(package).joinpath(path).read_text()
-        return cls(f"{package}/{path}", f"{_PRELUDE}\n{prelude}\n{own}")
+        return cls(f"{package}/{path}", f"{_PRELUDE}\n{prelude}\n{for_many(own) if many else own}")
 
 
 _PRELUDE = resources.files("gateway.store").joinpath("lua/prelude.lua").read_text()
@@ -79,6 +84,7 @@ class Store:
         self.shards = shards
         self._cluster = client if isinstance(client, ClusterClient) else None
         self._agreed = False
+        self._gatherers: dict[tuple[str, str], Gatherer] = {}
 
     @classmethod
     @asynccontextmanager
@@ -129,13 +135,30 @@ class Store:
         """
         if not self._agreed:
             await self._agree()
-        packed = _encode(arguments)
-        keys = self._keys(shard_tag)
         async with self.guard():
-            try:
-                return await self.client.evalsha(script.sha, len(keys), *keys, packed)
-            except NoScriptError:
-                return await self.client.eval(script.source, len(keys), *keys, packed)
+            return await self._evaluate(script, shard_tag, _encode(arguments))
+
+    async def run_gathered(self, script: Script, shard_tag: str, **arguments: object) -> Any:  # noqa: ANN401 - scripts differ
+        """Run a script loaded with `many`, together with others' calls of it that come at the same time.
+
+        Raises:
+            StoreUnavailable, GatewayError: as `run`, for this call alone if only it failed.
+        """
+        if not self._agreed:
+            await self._agree()
+        gatherer = self._gatherers.get((script.sha, shard_tag))
+        if gatherer is None:
+            run = partial(self._evaluate, script, shard_tag)
+            gatherer = self._gatherers[script.sha, shard_tag] = Gatherer(run, self.client.start)
+        async with self.guard():
+            return await gatherer.call(_encode(arguments))
+
+    async def _evaluate(self, script: Script, shard_tag: str, packed: bytes) -> Any:  # noqa: ANN401 - scripts differ
+        keys = self._keys(shard_tag)
+        try:
+            return await self.client.evalsha(script.sha, len(keys), *keys, packed)
+        except NoScriptError:
+            return await self.client.eval(script.source, len(keys), *keys, packed)
 
     def _keys(self, shard_tag: str) -> tuple[str, ...]:
         # On a Cluster two keys that never exist: while the slot migrates, neither node will run the script

@@ -20,9 +20,9 @@ sys.path.insert(0, str(ROOT))
 
 from rich.console import Console  # noqa: E402 - after the path to the tests' own modules
 
-from tests.benchmarks import fanout, jobs, tables  # noqa: E402
+from tests.benchmarks import fanout, jobs, keeping, tables, workers  # noqa: E402
 
-PARTS = ("jobs", "fanout")
+PARTS = ("jobs", "celery", "keeping", "fanout")
 
 
 def machine() -> dict[str, object]:
@@ -44,6 +44,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("parts", nargs="*", default=[], metavar="PART", help=f"of {', '.join(PARTS)}; default: all")
     parser.add_argument("--only", action="append", default=[], help="a scenario of fanout; may be repeated")
     parser.add_argument("--quick", action="store_true", help="tiny numbers, without nginx: does the harness work?")
+    parser.add_argument("--finished", type=int, default=keeping.Plan().many, help="jobs of keeping (about 1 ms each)")
     parser.add_argument("--output", type=Path, default=ROOT / "artefacts" / "bench.json")
     found = parser.parse_args()
     unknown = set(found.parts) - set(PARTS)
@@ -62,6 +63,25 @@ def measure_fanout(console: Console, *, only: frozenset[str], quick: bool) -> di
     return {"scenarios": results, "goals": found}
 
 
+def measure_celery(console: Console, *, quick: bool) -> dict[str, Any]:
+    """Measure jobs beside Celery's tasks and show them."""
+    results = workers.run(workers.QUICK if quick else workers.Plan(), lambda line: console.print(line, style="dim"))
+    workers.show(console, results)
+    return {"rows": results, "goals": _judged(console, workers.goals(results))}
+
+
+def measure_keeping(console: Console, plan: keeping.Plan) -> dict[str, Any]:
+    """Measure what finished jobs cost and show it."""
+    results = keeping.run(plan, lambda line: console.print(line, style="dim"))
+    keeping.show(console, results)
+    return {**results, "goals": _judged(console, keeping.goals(results))}
+
+
+def _judged(console: Console, goals: list[tables.Goal]) -> list[dict[str, Any]]:
+    tables.show_goals(console, goals)
+    return [{**goal._asdict(), "reached": goal.reached} for goal in goals]
+
+
 def main() -> None:
     """Measure what was asked for."""
     asked = arguments()
@@ -71,6 +91,11 @@ def main() -> None:
     if "jobs" in (asked.parts or PARTS):
         report["jobs"] = jobs.run()
         jobs.show(console, report["jobs"])
+    if "celery" in (asked.parts or PARTS):
+        report["celery"] = measure_celery(console, quick=asked.quick)
+    if "keeping" in (asked.parts or PARTS):
+        plan = keeping.QUICK if asked.quick else keeping.Plan(many=asked.finished)
+        report["keeping"] = measure_keeping(console, plan)
     if "fanout" in (asked.parts or PARTS):
         report["fanout"] = measure_fanout(console, only=frozenset(asked.only), quick=asked.quick)
     asked.output.parent.mkdir(parents=True, exist_ok=True)

@@ -109,8 +109,13 @@ def show(console: Console, results: Results) -> None:
                 table.add_row(f"{kind} {peer}", *(_cell(row[column]) for column in columns))
             table.add_section()
         console.print(table)
+    show_goals(console, goals(results))
+
+
+def show_goals(console: Console, found: list[Goal]) -> None:
+    """Print what had to be reached, and whether it was."""
     table = Table("goal", "measured", "bound", "", title="What had to be reached")
-    for goal in goals(results):
+    for goal in found:
         bound = f"{'≥' if goal.least else '≤'} {goal.bound:g}"
         table.add_row(goal.what, f"{goal.value:g}", bound, "reached" if goal.reached else "missed")
     console.print(table)

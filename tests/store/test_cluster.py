@@ -64,6 +64,10 @@ class Watched(Store):
         self.ran.add(script.name)
         return await super().run(script, shard_tag, **arguments)
 
+    async def run_gathered(self, script: Script, shard_tag: str, **arguments: object) -> Any:
+        self.ran.add(script.name)
+        return await super().run_gathered(script, shard_tag, **arguments)
+
 
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[RedisCluster]:

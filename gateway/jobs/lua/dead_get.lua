@@ -9,6 +9,6 @@ if is_raw(A.id) then
   answer[4] = redis.call('HGET', dead_message_key(owner, A.id), 'b')
 else
   local more = redis.call('HMGET', job_key(owner, A.id), 'i', 'a')
-  answer[3], answer[4] = more[1], more[2] or ''
+  answer[3], answer[4] = more[1], expand(more[2] or '')
 end
 return answer

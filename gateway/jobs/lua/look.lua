@@ -3,6 +3,6 @@
 local well, answer = pcall(function()
   local j = load_job(A.tenant, A.id)
   if not j then return {-1, '', ''} end
-  return {j.ve, job_json(j), redis.call('HGET', job_key(A.tenant, A.id), 'a') or ''}
+  return {j.ve, job_json(j), expand(redis.call('HGET', job_key(A.tenant, A.id), 'a') or '')}
 end)
 return well and answer or {-2, '', ''}

@@ -10,7 +10,8 @@ local function bear(o)
     rn = 1, at = o.attempt or 1, ma = b.max_attempts, tm = 0, ca = NOW, tp = b.traceparent, tg = b.targets, fe = 0,
     fo = b.source, fu = b.foreign_id,
   }
-  j.static = b.static .. ',"pool":"' .. j.po .. '","max_attempts":' .. j.ma
+  j.static = shorten(b.static .. ',"pool":"' .. j.po .. '","max_attempts":' .. j.ma, j.id, trace_of(j.tp),
+    '\8\11\12\14\15')
   redis.call('HSET', job_key(j.tenant, j.id), 's', j.static, 'i', b.input)
   redis.call('ZADD', index_key(j.tenant, 'all'), 0, j.id)
   redis.call('ZADD', index_key(j.tenant, 's:' .. j.st), 0, j.id)

@@ -14,8 +14,9 @@
 --      for: see saga_prelude.lua
 --      of a foreign job: fo the system that runs it, fu its id there, by names the start it told of, nx the next
 --      attempt it told of too early, lt the word of a retry that is still to come
---   s  what never changes, as the beginning of the job's JSON
---   i  input   a  attempts, JSON objects joined by commas   r  result when it is stored apart   e  effects (once.lua)
+--   s  what never changes, as the beginning of the job's JSON, abbreviated like its log
+--   i  input   a  attempts, JSON objects, one a line, abbreviated likewise   r  result when it is stored apart
+--   e  effects (once.lua)
 -- uniq:<tenant>:<type>:<key> is the id of the open job that has the unique key.
 -- Indexes: ix:<tenant>:{all | s:<status> | t:<type> | o:<owner> | p:<parent>} by id (ids sort by time); open {tenant:
 -- count}, open:type {type: count}; due (by time) and ended (by end) and queued:<pool> (by time) hold '<tenant> <id>'.
@@ -25,6 +26,9 @@ local saga_json, family   -- saga_prelude.lua
 local function job_key(tenant, id) return P .. 'job:' .. tenant .. ':' .. id end
 local function index_key(tenant, what) return P .. 'ix:' .. tenant .. ':' .. what end
 local function member(j) return j.tenant .. ' ' .. j.id end
+
+-- What the JSON of a job repeats besides its id: the trace's id.
+local function trace_of(traceparent) return string.sub(traceparent, 4, 35) end
 
 local function load_job(tenant, id)
   local found = redis.call('HMGET', job_key(tenant, id), 'd', 's')
@@ -59,17 +63,19 @@ end
 
 local function time_json(ms) return ms and '"' .. rfc3339(ms) .. '"' or 'null' end
 
--- The job as JSON, without input and attempts.
-local function job_json(j)
-  return j.static .. ',"status":"' .. j.st .. '","progress":' .. (j.pg or 'null')
-    .. ',"run":' .. j.rn .. ',"attempt":' .. j.at .. ',"version":' .. j.ve
-    .. ',"created_at":' .. time_json(j.ca) .. ',"queued_at":' .. time_json(j.qa)
-    .. ',"started_at":' .. time_json(j.sa) .. ',"finished_at":' .. time_json(j.fa)
-    .. ',"run_after":' .. time_json(j.ra) .. ',"expires_at":' .. time_json(j.ea)
-    .. ',"result":' .. (j.rs or 'null')
-    .. ',"result_url":' .. (j.ru and '"/v1/jobs/' .. j.id .. '/result"' or 'null')
-    .. ',"error":' .. (j.er or 'null') .. (j.sg and saga_json(j) or '') .. '}'
+-- The job as JSON, without input and attempts; abbreviated as the store's prelude says.
+local function job_short(j)
+  local open = not (j.fa or j.ra or j.ea or j.rs)
+  return j.static .. '\16' .. j.st .. (j.pg and '\17' .. j.pg or '\26')
+    .. (j.rn == 1 and j.at == 1 and '\18' or ',"run":' .. j.rn .. ',"attempt":' .. j.at .. ',"version":') .. j.ve
+    .. '\19' .. rfc3339(j.ca) .. '\20' .. time_json(j.qa) .. '\21' .. time_json(j.sa)
+    .. (open and '\27' or '\22' .. time_json(j.fa) .. (j.ra == nil and j.ea == nil and '\23'
+      or ',"run_after":' .. time_json(j.ra) .. ',"expires_at":' .. time_json(j.ea) .. ',"result":') .. (j.rs or 'null'))
+    .. (j.ru and ',"result_url":"/v1/jobs/\30/result","error":' .. (j.er or 'null') or j.er and '\24' .. j.er or '\29')
+    .. (j.sg and saga_json(j) or '') .. '}'
 end
+
+local function job_json(j) return expand(job_short(j), j.id, trace_of(j.tp)) end
 
 -- Keep the log's progress entries bounded: the newest stay, what they supersede goes.
 local function prune_progress(j)
@@ -95,9 +101,10 @@ local function emit(j, type)
   record(j.tenant, {
     type = type,
     key = progress and j.id or nil,
-    head = '{"specversion":"1.0","id":"' .. j.id .. '-' .. j.ve .. '","source":"/v1/jobs","type":"' .. type
-      .. '","subject":"' .. j.id .. '","dataschema":"' .. DATASCHEMA .. '"',
-    tail = ',"traceparent":"' .. j.tp .. '","datacontenttype":"application/json","data":' .. job_json(j) .. '}',
+    name = j.id,
+    word = trace_of(j.tp),
+    head = '\1' .. j.ve .. '\2' .. string.sub(type, 5) .. '\5' .. string.match(DATASCHEMA, '^urn:gateway:schema:job:(.*)$') .. '"',
+    tail = '\6' .. string.sub(j.tp, 37) .. '\7' .. job_short(j) .. '}',
   }, targets)
   if progress then prune_progress(j) end
 end
@@ -106,6 +113,14 @@ end
 local function count_open(j, change)
   redis.call('HINCRBY', P .. 'open', j.tenant, change)
   redis.call('HINCRBY', P .. 'open:type', j.ty, change)
+end
+
+-- A log gets no more, unless the job runs again: give back the room it was made with (4 KiB, for three small events).
+-- Redis copies a stream to the size it has.
+local function trim(j)
+  local log = stream_key(j.tenant, 'job:' .. j.id)
+  redis.call('COPY', log, P .. 'copy', 'REPLACE')
+  redis.call('RENAME', P .. 'copy', log)
 end
 
 -- A failed job is among the dead letters until it runs again, is discarded or forgotten.
@@ -125,7 +140,7 @@ end
 local function enter(j, state, death)
   local former = j.st
   j.st = state
-  if TERMINAL[state] then j.fa, j.ck, j.ra = NOW, nil, nil end
+  if TERMINAL[state] then j.fa, j.ck, j.ra, j.wk, j.lf = NOW, nil, nil, nil, nil end
   if EVENT[state] then emit(j, EVENT[state]) end
   redis.call('ZREM', index_key(j.tenant, 's:' .. former), j.id)
   redis.call('ZADD', index_key(j.tenant, 's:' .. state), 0, j.id)
@@ -141,6 +156,7 @@ local function enter(j, state, death)
     redis.call('ZREM', P .. 'due', member(j))
     redis.call('ZADD', P .. 'ended', NOW, member(j))
     count_open(j, -1)
+    trim(j)
     if j.uk then free_unique(j) end
   end
   if j.pa or j.cn then family(j) end
@@ -183,8 +199,9 @@ local function end_attempt(j, error)
   local kept = redis.call('HGET', key, 'a') or ''
   local _, count = string.gsub(kept, '\n', '\n')
   if count >= 50 then kept = string.sub(kept, string.find(kept, '\n') + 1) end
-  redis.call('HSET', key, 'a', kept .. '{"run":' .. j.rn .. ',"attempt":' .. j.at .. ',"worker":' .. (j.wk or 'null')
-    .. ',"started_at":' .. time_json(j.sa) .. ',"finished_at":' .. time_json(NOW)
+  redis.call('HSET', key, 'a', kept
+    .. (j.rn == 1 and j.at == 1 and '\28' or '{"run":' .. j.rn .. ',"attempt":' .. j.at .. ',"worker":')
+    .. (j.wk or 'null') .. '\21' .. time_json(j.sa) .. '\22' .. time_json(NOW)
     .. ',"error":' .. (error or 'null') .. '}\n')
 end
 

@@ -62,7 +62,8 @@ if A.rebuilt then
   -- Above every version told before the loss: no job gets a hundred a second for its whole life.
   j.ve = math.max(1, math.floor((NOW - j.ca) / 10))
 end
-j.static = A.static .. ',"pool":"' .. j.po .. '","max_attempts":' .. j.ma
+j.static = shorten(A.static .. ',"pool":"' .. j.po .. '","max_attempts":' .. j.ma, j.id, trace_of(j.tp),
+  '\8\11\12\14\15')
 redis.call('HSET', job_key(j.tenant, j.id), 's', j.static, 'i', A.input)
 redis.call('ZADD', index_key(j.tenant, 'all'), 0, j.id)
 redis.call('ZADD', index_key(j.tenant, 's:' .. j.st), 0, j.id)

@@ -2,7 +2,7 @@
 -- Answers {epoch, head offset, complete (1|0), {id, entry, id, entry, …}}.
 local meta = meta_key(A.tenant, A.channel)
 local log = stream_key(A.tenant, A.channel)
-local known = redis.call('HMGET', meta, 'born', 'offset')
+local known = redis.call('HMGET', meta, 'born', 'offset', 'word')
 local born, head = known[1], tonumber(known[2] or 0)
 if not born then
   -- A channel nobody published to yet needs an epoch its first publication will keep.
@@ -31,8 +31,6 @@ if A.limit > 0 and complete == 1 then
   else
     entries = redis.call('XRANGE', log, ((A.offset or 0) + 1) .. '-0', '+', 'COUNT', A.limit)
   end
-  for i, entry in ipairs(entries) do
-    flat[2 * i - 1], flat[2 * i] = entry[1], entry[2][2]
-  end
+  flat = entries_of(A.channel, known[3], entries)
 end
 return {epoch, head, complete, flat}

@@ -27,10 +27,7 @@ local function base36(number)
 end
 
 -- RFC 3339 in UTC with milliseconds. Days to date: Howard Hinnant, "chrono-compatible low-level date algorithms".
-local function rfc3339(ms)
-  local seconds = math.floor(ms / 1000)
-  local days = math.floor(seconds / 86400)
-  local rest = seconds - days * 86400
+local function date_of(days)
   local z = days + 719468
   local era = math.floor(z / 146097)
   local doe = z - era * 146097
@@ -39,9 +36,20 @@ local function rfc3339(ms)
   local mp = math.floor((5 * doy + 2) / 153)
   local month = mp < 10 and mp + 3 or mp - 9
   local year = yoe + era * 400 + (month <= 2 and 1 or 0)
-  return string.format('%04d-%02d-%02dT%02d:%02d:%02d.%03dZ', year, month,
-    doy - math.floor((153 * mp + 2) / 5) + 1, math.floor(rest / 3600), math.floor(rest % 3600 / 60),
+  return string.format('%04d-%02d-%02dT', year, month, doy - math.floor((153 * mp + 2) / 5) + 1)
+end
+
+local DATES, TIMES = {}, {}   -- what this script has worked out already: the same few times come again and again
+local function rfc3339(ms)
+  local text = TIMES[ms]
+  if text then return text end
+  local days = math.floor(ms / 86400000)
+  local rest = math.floor(ms / 1000) % 86400
+  DATES[days] = DATES[days] or date_of(days)
+  text = DATES[days] .. string.format('%02d:%02d:%02d.%03dZ', math.floor(rest / 3600), math.floor(rest % 3600 / 60),
     rest % 60, ms % 1000)
+  TIMES[ms] = text
+  return text
 end
 
 -- The generation names what this server remembers. Its run_id changes with every restart and failover, after
@@ -81,6 +89,54 @@ local function reaches(log, head)
   return last and entry_id(last[1]) == head
 end
 
+-- Logs that are kept whole are many and nearly all the same text, so they are stored abbreviated: a control character,
+-- which our JSON never holds, stands for a term, \30 for the channel's name behind its colon and \31 for its word (what
+-- else its events repeat). Stored entries use these codes: terms may be added (up to \29), never changed.
+-- Not \9, \10 and \13, which may stand between the tokens of JSON.
+local TERMS = {
+  ['\1'] = '{"specversion":"1.0","id":"\30-', ['\2'] = '","source":"/v1/jobs","type":"job.',
+  ['\3'] = ',"time":"', ['\4'] = '","sequence":"', ['\5'] = '","subject":"\30","dataschema":"urn:gateway:schema:job:', ['\6'] = ',"traceparent":"00-\31-',
+  ['\7'] = '","datacontenttype":"application/json","data":', ['\8'] = '{"id":"\30","type":"',
+  ['\11'] = '","tenant":"default","owner":', ['\12'] = ',"channels":[],"priority":"',
+  ['\14'] = '","callback_url":null,"trace_id":"\31","links":{"self":"/v1/jobs/\30","events":"/v1/jobs/\30/events",'
+    .. '"result":"/v1/jobs/\30/result","stream":"/v1/stream?channel=job:\30"},"pool":"',
+  ['\15'] = '","max_attempts":', ['\16'] = ',"status":"', ['\17'] = '","progress":',
+  ['\18'] = ',"run":1,"attempt":1,"version":', ['\19'] = ',"created_at":"', ['\20'] = '","queued_at":',
+  ['\21'] = ',"started_at":', ['\22'] = ',"finished_at":', ['\23'] = ',"run_after":null,"expires_at":null,"result":',
+  ['\24'] = ',"result_url":null,"error":', ['\25'] = '","sequence":"00000000', ['\26'] = '","progress":null',
+  ['\27'] = ',"finished_at":null,"run_after":null,"expires_at":null,"result":null', ['\28'] = '{"run":1,"attempt":1,"worker":',
+  ['\29'] = ',"result_url":null,"error":null',
+}
+
+local function expand(text, name, word)
+  text = string.gsub(text, '[\1-\8\11\12\14-\29]', TERMS)
+  return (string.gsub(text, '[\30\31]', {['\30'] = name, ['\31'] = word}))
+end
+
+-- Abbreviate a text that was not made so: its terms, in the order in which they stand there.
+local function shorten(text, name, word, terms)
+  if string.find(text, '%c') then return text end
+  text = string.gsub(string.gsub(text, name, '\30'), word, '\31')
+  local short, from = '', 1
+  for code in string.gmatch(terms, '.') do
+    local first, last = string.find(text, TERMS[code], from, true)
+    if first then
+      short = short .. string.sub(text, from, first - 1) .. code
+      from = last + 1
+    end
+  end
+  return short .. string.sub(text, from)
+end
+
+-- Turn the entries of a log, as XRANGE gives them, into {id, entry, id, entry, …}. `word` is the channel's, if it has one.
+local function entries_of(channel, word, found)
+  local flat, name = {}, word and string.match(channel, ':(.*)$')
+  for i, entry in ipairs(found) do
+    flat[2 * i - 1], flat[2 * i] = entry[1], name and expand(entry[2][2], name, word) or entry[2][2]
+  end
+  return flat
+end
+
 -- Append one event to one channel and publish it live. `channel` is {name, size, ttl ms}: size -1 keeps
 -- everything and sets no expiry (the owner deletes it), 0 keeps nothing. Returns epoch and offset.
 local function append(tenant, channel, event, json, sequence)
@@ -95,18 +151,19 @@ local function append(tenant, channel, event, json, sequence)
     local last = redis.call('XREVRANGE', log, '+', '-', 'COUNT', 1)[1]
     if last then offset = entry_id(last[1]) + 1 end
   end
+  if event.word and size < 0 and not known[2] then redis.call('HSET', meta, 'word', event.word) end
   redis.call('HSET', meta, 'born', born, 'offset', offset, 'seq', sequence)
   -- The header holds the sequence of the channel's previous publication, so that the oldest entry left after
   -- trimming proves what was trimmed.
-  local entry = (known[3] or '0') .. ' ' .. event.type .. ' ' .. (event.key or '-') .. ' '
-    .. (event.info or '-') .. '\n' .. json
+  local head = (known[3] or '0') .. ' ' .. event.type .. ' ' .. (event.key or '-') .. ' ' .. (event.info or '-') .. '\n'
+  local entry = head .. json
   if size ~= 0 then
     local id = offset .. '-' .. sequence
     if size > 0 then
       redis.call('XADD', log, 'MAXLEN', '=', size, id, 'e', entry)
       redis.call('PEXPIRE', log, ttl)
     else
-      redis.call('XADD', log, id, 'e', entry)
+      redis.call('XADD', log, id, 'e', head .. (event.short or json))
     end
   end
   if size >= 0 then
@@ -120,12 +177,20 @@ local function append(tenant, channel, event, json, sequence)
   return epoch, offset
 end
 
--- Record one event on all its channels under one sequence. `event`: type, head, tail, and perhaps key
--- (conflation), info (publishing client). Returns a list {epoch, offset, epoch, offset, …} and the sequence.
+-- Record one event on all its channels under one sequence. `event`: type, head, tail, and perhaps key (conflation), info
+-- (publishing client), and if head and tail are abbreviated: name and word. Returns a list {epoch, offset, epoch,
+-- offset, …} and the sequence.
 local function record(tenant, event, channels)
   local sequence = redis.call('INCR', P .. 'seq:' .. tenant)
-  local json = event.head .. ',"time":"' .. rfc3339(NOW) .. '","sequence":"'
-    .. string.format('%016.0f', sequence) .. '"' .. event.tail
+  local time, number = rfc3339(NOW), string.format('%016.0f', sequence)
+  local json
+  if event.name then
+    event.short = event.head .. '\3' .. time .. (sequence < 1e8 and '\25' .. string.sub(number, 9) or '\4' .. number)
+      .. '"' .. event.tail
+    json = expand(event.short, event.name, event.word)
+  else
+    json = event.head .. ',"time":"' .. time .. '","sequence":"' .. number .. '"' .. event.tail
+  end
   local positions = {}
   for i, channel in ipairs(channels) do
     positions[2 * i - 1], positions[2 * i] = append(tenant, channel, event, json, sequence)

@@ -20,7 +20,7 @@ local function first_after(log, low, high)
 end
 
 for i, channel in ipairs(A.channels) do
-  local known = redis.call('HMGET', meta_key(A.tenant, channel), 'born', 'offset', 'seq')
+  local known = redis.call('HMGET', meta_key(A.tenant, channel), 'born', 'offset', 'seq', 'word')
   local flat = {}
   if tonumber(known[3] or 0) > A.sequence then
     local log = stream_key(A.tenant, channel)
@@ -30,10 +30,7 @@ for i, channel in ipairs(A.channels) do
       answer[3] = 0
     else
       local start = first_after(log, (entry_id(first[1])), tonumber(known[2]))
-      local entries = redis.call('XRANGE', log, start .. '-0', '+', 'COUNT', A.limit)
-      for n, entry in ipairs(entries) do
-        flat[2 * n - 1], flat[2 * n] = entry[1], entry[2][2]
-      end
+      flat = entries_of(channel, known[4], redis.call('XRANGE', log, start .. '-0', '+', 'COUNT', A.limit))
     end
   end
   answer[3 + i] = {known[1] and epoch_of(known[1]) or '', flat}
