@@ -35,8 +35,10 @@ async def test_what_the_page_says_can_be_done(tmp_path: Path) -> None:
                 return dict(job)
 
             jobs = await together(*map(run, BODIES))
+            schedules = (await http.get("/v1/schedules")).raise_for_status().text
     assert len(jobs) == 12
     for body, job in zip(BODIES, jobs, strict=True):
         end = "failed" if "fail_at" in body["input"] else "succeeded"
         assert job["status"] == end, (body, job["error"])
+    assert "sync.products" in schedules
     assert (tmp_path / "data" / "products.sqlite").exists()
