@@ -36,7 +36,6 @@ log = structlog.get_logger(__name__)
 
 REGISTER_EVERY = 10.0  # the types are told again in case Redis forgot them
 AWAY_NAP = 0.5
-AHEAD: Final = 2  # deliveries of a class beyond those that can run: who waits for a slot is who takes turns for it
 RECORD_LIMIT: Final = 5.0  # seconds a stop waits for Redis to hear what became of the jobs; their leases recover them
 
 
@@ -57,6 +56,15 @@ class Plan:
     pool: str = "default"
     concurrency: int = 10
     grace: float = 20.0
+
+
+def ahead(concurrency: int) -> int:
+    """Return how many deliveries of a class are taken beyond those that can run.
+
+    Who waits for a slot is who takes turns for it. With a single slot there are none: they would wait behind one long
+    job while other workers are idle.
+    """
+    return min(2, concurrency - 1)
 
 
 class WorkerStuck(Exception):
@@ -139,7 +147,8 @@ class Worker:
     async def _consume(self, tools: Tools, spawn: Spawn) -> None:
         # Room for a batch to be gathered while another one runs.
         largest = max((task.batch for task in self._tasks.values()), default=0)
-        prefetch: dict[str, int] = dict.fromkeys(PRIORITIES, self._plan.concurrency + AHEAD + 2 * largest)
+        concurrency = self._plan.concurrency
+        prefetch: dict[str, int] = dict.fromkeys(PRIORITIES, concurrency + ahead(concurrency) + 2 * largest)
         take = partial(self._take_if_not_stopping, tools)
         batches = Batches(Host(self._slots, spawn, self._unless_stopped, take))
 

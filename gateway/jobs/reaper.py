@@ -29,6 +29,8 @@ AWAY_NAP = 1.0
 PUT_OFF = (5.0, 10.0)  # while the broker is away or a queue is full; spread, so that not all come at once
 FIRST_PAUSE, LONGEST_PAUSE = 1.0, 30.0  # for a queue that refused
 PURGE_EVERY = 60.0
+RECHECK_EVERY = 2.0
+RECHECK_DELAY = 10.0  # from when Redis is back: by then workers have had what the broker still has for them
 
 Forget = Callable[[str, str], Awaitable[None]]
 
@@ -48,6 +50,7 @@ class Reaper:
         async with asyncio.TaskGroup() as tasks:
             for tag in self._store.tags():
                 tasks.create_task(self._forever(self.step, tag, self._store.news(tag)))
+                tasks.create_task(self._forever(self._recheck, tag))
                 tasks.create_task(self._forever(self._purge, tag))
 
     async def _forever(
@@ -72,6 +75,7 @@ class Reaper:
             blocked=[name for name, (until, _) in self._pauses.items() if until > now],
             put_off=random.uniform(*PUT_OFF),  # noqa: S311 - jitter
             max_admitted=self._settings.max_admitted_per_tenant,
+            grace=self._settings.lease,
         )
         if due.lost:
             log.warning("reaper.leases_lost", count=due.lost)
@@ -110,6 +114,10 @@ class Reaper:
         if until <= now:  # otherwise another message of the same batch has doubled it already
             length = min(length * 2, LONGEST_PAUSE)
             self._pauses[name] = (now + length, length)
+
+    async def _recheck(self, tag: str) -> float:
+        more = await self._store.recheck(tag, delay=RECHECK_DELAY)
+        return SHORTEST_NAP if more else RECHECK_EVERY
 
     async def _purge(self, tag: str) -> float:
         retention = self._settings.job_retention

@@ -23,6 +23,7 @@ _CLAIM = load_script("claim", ADMISSION, many=True)
 _QUEUED, _HEARTBEAT, _ADVANCE = (load_script(name, many=True) for name in ("queued", "heartbeat", "advance"))
 _DUE, _RERUN = (load_script(name, ADMISSION) for name in ("due", "rerun"))
 _SETTLE, _WITHDRAW, _CANCEL, _PRESSURE = map(load_script, ("settle", "withdraw", "cancel", "pressure"))
+_RECHECK = load_script("recheck")
 _JOB, _RESULT, _LIST, _PURGE, _REQUEUE = map(load_script, ("job", "result", "list", "purge", "requeue"))
 LOOK, RESTORE = map(load_script, ("look", "restore"))  # see restore.py
 
@@ -217,7 +218,7 @@ class JobStore:
         tag = self._store.tag(home)
         return Pressure(*await self._store.run(_PRESSURE, tag, window_ms=int(WINDOW * 1000), **of))
 
-    async def due(
+    async def due(  # noqa: PLR0913 - what is known of the world, each by its name
         self,
         tag: str,
         *,
@@ -227,6 +228,7 @@ class JobStore:
         blocked: Collection[str] = (),
         put_off: float = 1.0,
         max_admitted: int = 0,
+        grace: float = 0.0,
     ) -> Due:
         """Act on what is due in one shard: recover lost leases, expire, hand out what is to be published.
 
@@ -238,6 +240,7 @@ class JobStore:
             blocked: `<pool>.<priority>` of queues that are full.
             put_off: seconds to put off what cannot be published now.
             max_admitted: jobs a tenant may have in queues and running; 0: no cap.
+            grace: seconds until a worker that could not be heard, because nobody was, is taken for lost: a lease.
         """
         next_ms, lost, failed, *packed = await self._store.run(
             _DUE,
@@ -248,6 +251,7 @@ class JobStore:
             blocked=dict.fromkeys(blocked, True),
             put_off_ms=int(put_off * 1000),
             max_admitted=max_admitted,
+            grace_ms=int(grace * 1000),
         )
         return Due(next_ms, lost, failed.decode().splitlines(), [decode_message(item) for item in packed])
 
@@ -285,6 +289,10 @@ class JobStore:
     async def requeue(self, tag: str, pool: str, *, limit: int = 500) -> int:
         """Make due again what a queue that forgot its messages held; returns how many there were."""
         return int(await self._store.run(_REQUEUE, tag, pool=pool, limit=limit))
+
+    async def recheck(self, tag: str, *, delay: float, limit: int = 1000) -> bool:
+        """After Redis came back, have queued jobs looked at in `delay` seconds; returns whether there are more."""
+        return bool(await self._store.run(_RECHECK, tag, delay_ms=int(delay * 1000), limit=limit))
 
     def tags(self) -> list[str]:
         """Return the tags of all shards."""

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from consumers import Context
-from consumers.worker import AHEAD
+from consumers.worker import ahead
 from gateway.jobs.rabbitmq import RabbitQueue
 from tests.consumers.support import background, open_bench
 from tests.support.servers import RedisServer
@@ -52,7 +52,7 @@ async def test_nothing_is_started_without_redis_and_all_runs_when_it_is_back(
                 return (await queue.depth(pool))["default"]
 
             async def prefetched() -> bool:
-                return await left() == JOBS - CONCURRENCY - AHEAD
+                return await left() == JOBS - CONCURRENCY - ahead(CONCURRENCY)
 
             await eventually(prefetched, 20)
             await asyncio.sleep(1)  # two looks at whether Redis is back

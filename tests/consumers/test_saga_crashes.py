@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections import Counter
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -37,13 +37,19 @@ class Mortal(JobStore):
         self.died = asyncio.Event()
 
     async def _run(self, script: Script, tenant: str, **arguments: object) -> Any:
+        return await self._mortally(super()._run, script, tenant, **arguments)
+
+    async def _gather(self, script: Script, tenant: str, **arguments: object) -> Any:
+        return await self._mortally(super()._gather, script, tenant, **arguments)
+
+    async def _mortally(self, run: Callable[..., Awaitable[Any]], *which: object, **arguments: object) -> Any:
         self._left -= 1
         if self._left == 0 and self._after:
-            await super()._run(script, tenant, **arguments)
+            await run(*which, **arguments)
         if self._left <= 0:
             self.died.set()
             await asyncio.Event().wait()
-        return await super()._run(script, tenant, **arguments)
+        return await run(*which, **arguments)
 
 
 class World:

@@ -121,14 +121,15 @@ class Stack:
             **self.extra,
         }
 
-    def run(self, *arguments: str) -> Process:
-        process = Process(list(arguments), self.env)
+    def run(self, *arguments: str, **changes: str) -> Process:
+        """Start a program of ours; `changes` are variables of its environment alone."""
+        process = Process(list(arguments), {**self.env, **changes})
         self.processes.append(process)
         return process
 
-    def gateway(self, *, ready: bool = True) -> tuple[Process, str]:
+    def gateway(self, *, ready: bool = True, **changes: str) -> tuple[Process, str]:
         """Start a web process; returns it and its base URL."""
-        process = self.run("gateway", "serve", "--port", "0")
+        process = self.run("gateway", "serve", "--port", "0", **changes)
         line = process.wait_for("listening")
         url = "http://127.0.0.1:" + line.rsplit("127.0.0.1:", 1)[1].split('"')[0].split("/")[0].strip()
         if ready:

@@ -9,6 +9,7 @@ import pytest
 from redis.asyncio import Redis
 
 from tests.e2e.stack import Stack, stack
+from tests.faults.jobs import Servers
 from tests.support.servers import RabbitServer, RedisServer
 
 
@@ -18,6 +19,13 @@ def product(redis_url: str, amqp_url: str, redis: Redis, tmp_path: Path) -> Iter
     del redis  # emptied
     with stack(redis_url, amqp_url, tmp_path) as running:
         yield running
+
+
+@pytest.fixture
+def servers(redis_url: str, amqp_url: str, redis: Redis) -> Servers:
+    """The shared ones, with an empty Redis."""
+    del redis  # emptied
+    return Servers(redis_url, amqp_url)
 
 
 @pytest.fixture

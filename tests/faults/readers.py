@@ -51,12 +51,22 @@ class Socket(Subscriber):
                 return
             self._message(payload)
 
-    def _message(self, payload: bytes) -> None:
+    def number_of(self, event: dict[str, Any]) -> int:
+        """Return the number an event carries."""
+        number: int = event["data"]
+        return number
+
+    def decoded(self, payload: bytes) -> list[tuple[int, int]] | None:
+        """Return offsets and numbers of a message that is nothing but publications; decoded once for the crowd."""
         known = self.crowd.decoded.get(payload)
         if known is None and payload.startswith(b'{"push":') and b'"unsubscribe":' not in payload[:300]:
             known = [(int(offset), int(number)) for number, offset in _PUB.findall(payload)]
             assert len(known) == payload.count(b"\n") + 1, payload[:300]
             self.crowd.decoded[payload] = known
+        return known
+
+    def _message(self, payload: bytes) -> None:
+        known = self.decoded(payload)
         if known is not None:
             for offset, number in known:
                 self._take(offset, number)
@@ -77,7 +87,7 @@ class Socket(Subscriber):
 
     def _push(self, push: dict[str, Any]) -> None:
         if "pub" in push:
-            self._take(push["pub"]["offset"], push["pub"]["data"]["data"])
+            self._publication(push["pub"])
         else:
             self.tell(f"unsubscribe {push['unsubscribe']['code']}")
             self._subscribe()
@@ -92,7 +102,10 @@ class Socket(Subscriber):
         else:
             self.position = (result["epoch"], self.position[1])
             for pub in result.get("publications", ()):
-                self._take(pub["offset"], pub["data"]["data"])
+                self._publication(pub)
+
+    def _publication(self, pub: dict[str, Any]) -> None:
+        self._take(pub["offset"], self.number_of(pub["data"]))
 
     def _take(self, offset: int, number: int) -> None:
         assert self.position is not None
@@ -137,6 +150,10 @@ class Stream(Subscriber):
         elif name == b"gateway.reset":
             self.tell("reset: " + fields[b"data"].decode())
         elif name and name != b"gateway.bye":
-            found = _BLOCK_DATA.search(fields[b"data"])
-            assert found, block
-            self.see(int(found[1]))
+            self.see(self.number_in(fields[b"data"]))
+
+    def number_in(self, data: bytes) -> int:
+        """Return the number the data of a block carries."""
+        found = _BLOCK_DATA.search(data)
+        assert found, data
+        return int(found[1])

@@ -9,7 +9,6 @@ from typing import Any
 
 import pytest
 
-from gateway.jobs.rabbitmq import RabbitQueue
 from tests.e2e.clients import Event, read_sse, socket, token
 from tests.e2e.stack import Stack, client, stack
 from tests.support.servers import RabbitServer, RedisServer
@@ -99,48 +98,6 @@ async def test_subscribers_of_a_killed_gateway_resume_on_another(product: Stack)
     assert by_sse == expected[-len(by_sse) :]
     assert by_sse[-1] == expected[-1]
     assert [pub["data"]["id"] for pub in before + result["publications"]] == expected
-
-
-async def test_submissions_are_accepted_without_the_broker_and_run_afterwards(
-    own_rabbit: RabbitServer, own_redis: RedisServer, tmp_path: Path
-) -> None:
-    await declare_and_settle(own_rabbit)
-    with stack(own_redis.url, own_rabbit.url, tmp_path) as product:
-        _, url = product.gateway()
-        product.worker()
-        before = [await submit(url, input={"value": n, "seconds": 1, "steps": 2}) for n in range(5)]
-        own_rabbit.kill()
-        during = [await submit(url, input={"value": n}) for n in range(5)]
-        await asyncio.sleep(8)  # an outage longer than the pause between two attempts to connect
-        during += [await submit(url, input={"value": n}) for n in range(5)]
-        own_rabbit.start()
-        after = [await submit(url, input={"value": n}) for n in range(5)]
-        await all_succeeded_once(url, before + during + after, 60)
-
-
-async def declare_and_settle(server: RabbitServer) -> None:
-    """RabbitMQ 3.10 can lose the term of a quorum queue declared a second before a kill -9: give it an orderly past."""
-    async with RabbitQueue(server.url) as queue:
-        await queue.declare("default")
-    await asyncio.to_thread(server.restart)
-
-
-async def test_redis_restarted_under_load(own_redis: RedisServer, amqp_url: str, tmp_path: Path) -> None:
-    with stack(own_redis.url, amqp_url, tmp_path) as product:
-        _, url = product.gateway()
-        product.worker()
-        accepted = [await submit(url, input={"value": n, "seconds": 2, "steps": 20}) for n in range(8)]
-        own_redis.stop()
-        async with client(url) as http:
-            refused = await http.post("/v1/jobs", json={"type": "echo", "input": {}})
-            assert refused.status_code == 503
-            assert refused.headers["content-type"] == "application/problem+json"
-            assert (await http.get("/readyz")).status_code == 503
-            assert (await http.get("/healthz")).status_code == 200
-        own_redis.start()
-        await eventually(lambda: is_ready(url), 30)
-        accepted += [await submit(url, input={"value": n}) for n in range(5)]
-        await all_succeeded_once(url, accepted, 60)
 
 
 async def is_ready(url: str) -> bool:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import functools
+import time
 
 import pytest
 from redis.asyncio import Redis
@@ -12,6 +14,10 @@ from gateway.jobs.document import static_json
 from gateway.jobs.model import CRASH_LIMIT
 from gateway.jobs.records import Claim
 from tests.jobs.bench import TENANT, TRACE, Bench, dump
+
+
+def now_ms() -> int:
+    return time.time_ns() // 1_000_000
 
 
 async def test_a_retry_comes_back_as_the_next_attempt(bench: Bench) -> None:
@@ -92,6 +98,70 @@ async def test_a_queued_job_whose_message_is_lost_is_handed_out_again(bench: Ben
     await bench.jobs.queued(again)
     assert await bench.events(f"job:{job_id}") == ["job.queued"]
     assert isinstance(await bench.claim(again), Claim)
+
+
+async def test_after_a_restart_queued_jobs_are_looked_at_soon_and_once(bench: Bench, redis: Redis) -> None:
+    """The server may have forgotten that their messages were taken and their jobs run."""
+    await bench.jobs.recheck(bench.tag, delay=0)
+    ids = []
+    for _ in range(25):
+        job_id, message, _ = await bench.submit()
+        assert message is not None
+        await bench.jobs.queued(message)
+        ids.append(job_id)
+    await bench.running()
+    assert not await bench.jobs.recheck(bench.tag, delay=0)
+    assert not (await bench.jobs.due(bench.tag, limit=100, lease=5, publish=True)).messages
+    await redis.hset(bench.tag + "gen", "run", "another")  # as a new process finds it
+    calls = 1
+    while await bench.jobs.recheck(bench.tag, delay=0, limit=10):
+        calls += 1
+    assert calls >= 3
+    found = await bench.jobs.due(bench.tag, limit=100, lease=5, publish=True)
+    assert sorted(message.id for message in found.messages) == sorted(ids)
+    assert not found.lost
+    for message in found.messages:
+        await bench.jobs.queued(message)
+    assert not await bench.jobs.recheck(bench.tag, delay=0)
+    assert not (await bench.jobs.due(bench.tag, limit=100, lease=5, publish=True)).messages
+
+
+async def test_many_jobs_queued_in_one_millisecond_do_not_stop_the_recheck(bench: Bench, redis: Redis) -> None:
+    await redis.zadd(f"{bench.tag}queued:default", {f"{TENANT} job_{number}": 5 for number in range(30)})
+    for _ in range(10):
+        if not await bench.jobs.recheck(bench.tag, delay=0, limit=10):
+            break
+    else:
+        raise AssertionError("it goes round in circles")
+    assert not await redis.zcard(bench.tag + "due"), "what is not due is not made so"
+
+
+async def overdue(bench: Bench) -> tuple[str, Claim]:
+    """A job whose lease has ended."""
+    job_id, message, _ = await bench.submit()
+    assert message is not None
+    claim = await bench.claim(message, lease=0)
+    assert isinstance(claim, Claim)
+    return job_id, claim
+
+
+async def test_after_a_silence_of_all_reapers_workers_get_a_lease_to_be_heard(bench: Bench, redis: Redis) -> None:
+    """Redis was away: the leases ended because nobody could extend them."""
+    job_id, claim = await overdue(bench)
+    due = functools.partial(bench.jobs.due, bench.tag, limit=10, lease=5, publish=True, grace=60)
+    await redis.hset(bench.tag + "gen", "asked", now_ms() - 30_000)
+    found = await due()
+    assert (found.lost, found.messages) == (0, [])
+    assert 50_000 < found.next_ms <= 60_000
+    assert not await bench.jobs.heartbeat(TENANT, job_id, claim.fence, 60)
+    await redis.hset(bench.tag + "gen", mapping={"asked": now_ms() - 30_000, "grace": now_ms() - 1000})
+    await redis.zadd(bench.tag + "due", {f"{TENANT} {job_id}": 0})
+    assert (await due()).lost == 1, "the grace that has just ended is not given again"
+
+
+async def test_a_lease_that_ends_while_reapers_look_is_lost(bench: Bench) -> None:
+    await overdue(bench)
+    assert (await bench.jobs.due(bench.tag, limit=10, lease=5, publish=True, grace=60)).lost == 1
 
 
 async def test_ttl_ends_with_the_start(bench: Bench) -> None:

@@ -145,6 +145,7 @@ async def job_life(jobs: JobStore, channels: ChannelStore, tenant: str) -> None:
     found, _ = await jobs.find(tenant, limit=10)
     assert len(found) == 2
     await jobs.requeue(tag, "default")
+    await jobs.recheck(tag, delay=60)
     old = await jobs.outdated(tag, retention=0, limit=10)
     assert old == [(tenant, done)]
     await jobs.purge(tag, old, retention=0)

@@ -16,6 +16,7 @@ class TcpProxy:
 
     `cut`: connections are aborted, new ones too. `stall`: connections stay and nothing passes, as with a network
     that swallows packets. `drop`: connections are aborted, new ones work. `resume`: all is well again.
+    `swallow`: connections that are open stay so for ever and lose what is sent, both ways; new ones work.
     `stall_feeds` and `drop_feeds` do it only to the connections on which a Redis client has subscribed.
     """
 
@@ -53,6 +54,11 @@ class TcpProxy:
 
     def stall(self) -> None:
         self._flowing.clear()
+
+    def swallow(self) -> int:
+        """Returns how many there are."""
+        self._stalled |= self._writers
+        return self.connections
 
     def resume(self) -> None:
         self._refusing = False

@@ -1,6 +1,6 @@
 -- Act on what is due. A: limit, lease_ms (for whoever publishes), publish (false while the broker is away), blocked
 -- (set of '<pool>.<priority>' whose queue is full), put_off_ms (for what cannot be published now), max_admitted (jobs of
--- a tenant, 0: no cap).
+-- a tenant, 0: no cap), grace_ms (a lease).
 -- Answers {ms until there is more to do, or -1; number of lost leases; entries that failed, one a line; messages …}.
 --
 -- When more is due than one call hands out, the oldest go from due to crowd:<tenant>, and the tenants of crowds take
@@ -12,6 +12,21 @@ local CHILDREN_AT_ONCE = 50
 local SPREAD = 2000            -- entries that go to the crowds in one call
 local RINGS = 16               -- rings served in one call
 local cap = A.max_admitted or 0
+
+-- While nobody could ask, nobody could beat: a server that was away says nothing about the workers. After a silence of
+-- all reapers whoever holds a job gets a lease more to be heard, at most half of the time.
+local function grace_until()
+  local gen = P .. 'gen'
+  local known = redis.call('HMGET', gen, 'asked', 'grace')
+  local silence, grace = NOW - tonumber(known[1] or NOW), tonumber(known[2] or 0)
+  if silence > A.grace_ms / 3 and NOW > grace + A.grace_ms then
+    grace = NOW + A.grace_ms
+    redis.call('HSET', gen, 'grace', grace)
+  end
+  if not known[1] or silence > A.grace_ms / 10 then redis.call('HSET', gen, 'asked', NOW) end
+  return grace
+end
+local grace = grace_until()
 
 local function recover(j)
   lost = lost + 1
@@ -71,6 +86,8 @@ local function act(entry)
     expire(j)
   elseif j.fo then
     unheard(j)
+  elseif HELD[j.st] and NOW < grace then
+    due_at(j, grace)
   elseif HELD[j.st] then
     recover(j)
     save_job(j)

@@ -172,7 +172,7 @@ local function due_at(j, ms)
 end
 
 -- A queued job is looked at again after an hour, then after twice its age: should the broker have lost its message, or
--- buried it, the job is published again, and the claim drops what is one too many.
+-- buried it, the job is published again, and the claim drops what is one too many. (After a restart: recheck.lua.)
 local AUDIT = 3600 * 1000
 local function audit(j) due_at(j, NOW + math.max(AUDIT, NOW - j.qa)) end
 
