@@ -21,7 +21,7 @@ SLOWEST: Final = 0.01
 FASTEST: Final = 1000
 
 
-@task("mail.send", batch=100, window=0.5, timeout=120)
+@task("mail.send", batch=100, window=0.5, timeout=300)
 async def send(batch: Batch) -> None:
     """Send the mails of a batch over one connection, each domain at its own pace; see `letters.Letter`.
 
