@@ -179,3 +179,9 @@ async def test_a_saga_and_its_children(
             "no courier",
             {"refunded": "o-1", "key": world.calls[0]["key"]},
         )
+
+
+async def test_events(bench: Bench, examples: dict[str, Task]) -> None:
+    job = await run(bench, examples["post.like"], {"author": "ann", "by": "bob"})
+    history = await bench.channels.history("default", "user:ann", since=None, limit=10)
+    assert job["result"] in history.publications[0].event.decode()
