@@ -139,12 +139,10 @@ class ChildContext(Helpers, NotDurable):
         raise {"cancelled": Cancelled, "rule": GiveUp, "failed": AttachFailed}[answer.kind](answer.message)
 
     def attach(self, *_: object, **__: object) -> NoReturn:
-        """Refuse; raises GiveUp."""
+        """Refuse, before a coroutine is made that nobody awaits; raises GiveUp."""
         raise _not_async()
 
-    def once(self, *_: object, **__: object) -> NoReturn:  # before a coroutine is made that nobody awaits
-        """Refuse; raises GiveUp."""
-        raise _not_async()
+    once = publish = attach
 
     async def ask(self, question: Question) -> NoReturn:
         """Refuse; raises GiveUp."""

@@ -120,6 +120,7 @@ async def test_an_attachment_with_a_bad_name_is_refused_in_a_thread_too(ctx: Con
     [
         lambda ctx: ctx.attach_sync("a.txt", b"x", "text/plain"),
         lambda ctx: ctx.once_sync("a", str),
+        lambda ctx: ctx.publish_sync("a", "a.b"),
         lambda ctx: ctx.step_sync("a", int),
         lambda ctx: ctx.spawn_sync("echo"),
         lambda ctx: ctx.gather_sync("job_1"),
@@ -144,6 +145,7 @@ async def test_what_would_block_the_loop_is_refused_in_an_async_task(
     [
         lambda ctx: ctx.attach("a.txt", b"x", "text/plain"),
         lambda ctx: ctx.once("a", nothing),
+        lambda ctx: ctx.publish("a", "a.b"),
         lambda ctx: ctx.step("a", int),
         lambda ctx: ctx.spawn("echo"),
         lambda ctx: ctx.gather("job_1"),

@@ -76,7 +76,7 @@ async def test_attachments_of_the_largest_size_pass_and_no_larger(ctx: Context) 
         await in_process(ctx, "hostile.big", limit + 1)
 
 
-@pytest.mark.parametrize("method", ["attach", "once", "ask"])
+@pytest.mark.parametrize("method", ["attach", "once", "publish", "ask"])
 async def test_async_methods_are_refused_in_a_process(ctx: Context, method: str) -> None:
     with pytest.raises(GiveUp, match="in a task in a process use `with`"):
         await in_process(ctx, "hostile.async", method)
