@@ -13,7 +13,18 @@ import msgspec
 import structlog
 
 from consumers.context import Context
-from consumers.outcome import GiveUp, Retry, Snooze, TaskCancelled, TaskTimeout, backoff, describe, shown, within
+from consumers.outcome import (
+    GiveUp,
+    Retry,
+    Snooze,
+    TaskCancelled,
+    TaskTimeout,
+    backoff,
+    describe,
+    shown,
+    telling,
+    within,
+)
 from consumers.patience import until_stored
 from consumers.saga import next_undo, with_status
 from consumers.severing import Severable
@@ -114,7 +125,7 @@ class Compensation:
     def _failed(
         self, error: BaseException, step: Recorded, tries: int, known: Undo | None, random: Random
     ) -> dict[str, Any]:
-        most = known.max_attempts if known else UNKNOWN_TRIES
+        error, most = telling(error), known.max_attempts if known else UNKNOWN_TRIES
         log.warning("compensation.failed", step=step.name, undo=step.undo, tries=tries, of=most, exc_info=error)
         dead = isinstance(error, GiveUp) or tries >= most
         text = f"the step {step.name} could not be undone: {type(error).__name__}: {shown(error)}"

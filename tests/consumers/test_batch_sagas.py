@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from functools import partial
 from typing import Any
 
 import pytest
@@ -10,6 +11,7 @@ import pytest
 from consumers import Batch, Cancelled, Context, GiveUp, Snooze, undo, undos
 from tests.consumers.support import TENANT, Bench
 from tests.consumers.test_batch import batched, submit
+from tests.support.waiting import eventually
 
 pytestmark = pytest.mark.usefixtures("no_backoff")
 
@@ -37,7 +39,7 @@ async def test_each_job_has_its_own_steps_effects_and_children(bench: Bench) -> 
     async def many(batch: Batch) -> None:
         for item in batch:
             number = item.input
-            await item.ctx.step("reserve", lambda number=number: number, undo="take-back")
+            await item.ctx.step("reserve", partial(int, number), undo="take-back")
             await item.ctx.once("mail", note)
             await item.ctx.spawn("child")
             if number == 1:
@@ -91,9 +93,8 @@ async def test_a_cancelled_job_has_its_grace_and_the_others_notice_nothing(bench
     bench.settings = bench.with_settings(lease=0.6)
 
     async def many(batch: Batch) -> None:
-        first, second, third = batch
-        while not (second.ctx.cancelled and third.ctx.cancelled):
-            await asyncio.sleep(0.01)
+        first, second, third = batch.items
+        await eventually(lambda: second.ctx.cancelled and third.ctx.cancelled)
         second.fail(Cancelled("heard it"))
         third.succeed("done by then")
         first.succeed()
@@ -111,7 +112,7 @@ async def test_a_cancelled_job_has_its_grace_and_the_others_notice_nothing(bench
 
 async def test_a_batch_does_not_wait_for_a_job_that_is_only_undone(bench: Bench) -> None:
     gate, undoing = asyncio.Event(), asyncio.Event()
-    calls: list[list[int]] = []
+    calls: list[list[str]] = []
 
     @undo("slow")
     async def slow(ctx: Context, result: Any) -> None:
