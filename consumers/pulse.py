@@ -10,6 +10,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Protocol
 
+import structlog
+
+log = structlog.get_logger(__name__)
+
 BEATS = 3  # within a lease: two may be missed
 
 
@@ -56,6 +60,9 @@ class Pulse:
     async def _beat(self, each: Beating) -> None:
         self._beating.add(each)
         try:
-            await each.beat()
+            async with asyncio.timeout(2 * self._every):  # then the next one may be luckier
+                await each.beat()
+        except TimeoutError:
+            log.warning("worker.heartbeat_unanswered")
         finally:
             self._beating.remove(each)
