@@ -86,8 +86,7 @@ class Attempt:
 
     def _open_desk(self) -> Desk:
         held = Claimed(self._message.tenant, self._message.id, self._claim.fence)
-        lease = self._tools.settings.lease
-        services = self._tools.services
+        lease, services = self._tools.settings.lease, self._tools.services
         publisher = Publisher(services.channels, self._message)
         self._ctx.desk = Desk(services, held, self._claim.snoozes, lease, self._end, publisher)
         return self._ctx.desk
@@ -150,9 +149,8 @@ class Attempt:
         if not self._leaving:
             self._stopped_as, self._fault = "", None  # those were the task's
             self._desk = self._open_desk()  # as above: that one has been closed
-            undoing = Compensation(
-                self._tools.sagas, self._holder, self._message, self._ctx, self._tools.slots, self._befallen
-            )
+            tools = self._tools
+            undoing = Compensation(tools.sagas, self._holder, self._message, self._ctx, tools.slots, self._befallen)
             try:
                 async with asyncio.TaskGroup() as tasks:
                     runner = self._runner = tasks.create_task(undoing.run(_jitter))
