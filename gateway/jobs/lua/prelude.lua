@@ -171,6 +171,9 @@ local function due_at(j, ms)
   redis.call('ZADD', P .. 'due', ms, member(j))
 end
 
+-- How many jobs of the shard are open, those in the crowds (due.lua) too.
+local function count_due() return redis.call('ZCARD', P .. 'due') + (redis.call('GET', P .. 'crowded') or 0) end
+
 -- A queued job is looked at again after an hour, then after twice its age: should the broker have lost its message, or
 -- buried it, the job is published again, and the claim drops what is one too many. (After a restart: recheck.lua.)
 local AUDIT = 3600 * 1000

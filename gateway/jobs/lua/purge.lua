@@ -17,6 +17,8 @@ for _, entry in ipairs(A.entries) do
       redis.call('ZREM', index_key(tenant, 's:' .. j.st), id)
       redis.call('ZREM', index_key(tenant, 't:' .. j.ty), id)
       if j.ow then redis.call('ZREM', index_key(tenant, 'o:' .. j.ow), id) end
+      if j.pa then redis.call('ZREM', index_key(tenant, 'p:' .. j.pa[1]), id) end
+      if j.fo then redis.call('SREM', P .. 'revoke:' .. j.fo, member(j) .. ' ' .. j.fu) end
     end
   end
 end
