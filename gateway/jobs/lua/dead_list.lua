@@ -29,7 +29,7 @@ local function page()
       local id, group = string.match(found[i], '^(%S+) ?(%S*)$')
       if A.group then group = A.group end
       local facts = dead_load(owner, id)
-      if not facts then
+      if not facts or (facts.group ~= group and group ~= 'raw') then
         stale[#stale + 1] = {id, group}
       elseif wanted(group, facts) then
         answer[#answer + 1] = A.bare and id or dead_json(owner, id, ms, facts)
