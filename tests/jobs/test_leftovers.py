@@ -9,6 +9,8 @@ import re
 from redis.asyncio import Redis
 
 from gateway.events import new_id
+from gateway.jobs.dead_filter import Filter
+from gateway.jobs.deadletters import DeadLetters
 from gateway.jobs.foreign import Birth, Change, ForeignJobs, Seen
 from gateway.jobs.sagas import Holder, SagaStore
 from gateway.jobs.task_types import TaskType
@@ -98,3 +100,41 @@ async def test_a_foreign_job_nobody_was_told_to_stop_is_forgotten(bench: Bench, 
     assert json.loads((await bench.jobs.find(TENANT, limit=1))[0][0])["status"] == "cancelled"
     await forget_all(bench)
     assert await left(bench, redis) == []
+
+
+async def test_a_record_that_cannot_be_read_holds_up_neither_lists_nor_forgetting(bench: Bench, redis: Redis) -> None:
+    letters = DeadLetters(bench.store, None, bench.settings)
+    ids = []
+    for _ in range(2):
+        job_id, _, claim = await bench.running()
+        await bench.jobs.advance(TENANT, job_id, fence=claim.fence, op=1, to="failed", error=ERROR)
+        ids.append(job_id)
+    bad, good = ids
+    await redis.hset(f"{bench.tag}job:{TENANT}:{bad}", "d", "\x93broken")
+    found, _ = await bench.jobs.find(TENANT, limit=10)
+    assert [json.loads(job)["id"] for job in found] == [good]
+    dead = await letters.find(TENANT, Filter(), limit=10, bare=True)
+    assert (dead.items, dead.total) == ([good.encode()], 2)  # it is none, and none is lost: `jobs rebuild` repairs it
+    assert (await bench.jobs.pressure(TENANT, tenant=TENANT)).ended == 1
+    await forget_all(bench)
+    # What only its record could tell is cleared by whoever looks.
+    assert (await letters.find(TENANT, Filter(), limit=10)).total == 1
+    assert (await letters.find(TENANT, Filter(), limit=10)).total == 0
+    for index in ({"type": "echo"}, {"owner": "ann"}):
+        assert (await bench.jobs.find(TENANT, limit=10, **index))[0] == []
+    assert await left(bench, redis) == []
+
+
+async def test_a_record_that_cannot_be_read_does_not_keep_the_in_process_queue_from_starting(
+    bench: Bench, redis: Redis
+) -> None:
+    ids = []
+    for _ in range(2):
+        job_id, message, _ = await bench.submit()
+        assert message is not None
+        await bench.jobs.queued(message)
+        ids.append(job_id)
+    await redis.hset(f"{bench.tag}job:{TENANT}:{ids[0]}", "d", "\x93broken")
+    assert await bench.jobs.requeue(bench.tag, "default", limit=10) == 2
+    due = await bench.jobs.due(bench.tag, limit=10, lease=5, publish=True)
+    assert [message.id for message in due.messages] == [ids[1]]

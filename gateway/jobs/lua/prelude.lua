@@ -7,7 +7,7 @@
 --      tm timeout ms, ca/qa/sa/fa created, queued, started, finished at, ra run after, ea expires at, pg progress,
 --      rs result, ru result is stored apart, er error, tp traceparent, tg channels {name, size, ttl}, wk worker,
 --      ap admitted: 1 holds a slot of its type's cap, 2 of its tenant's, 3 of both, 0 waits for one (slots_prelude.lua),
---      fe fence, on last operation of this fence, ck token of the claim, cr crashes in this run, pc progress
+--      fe fence, on last operation of this fence, lf the fence it was of, ck token of the claim, cr crashes in this run, pc progress
 --      entries in the log, px offset up to which progress was pruned, uk unique key, ax how often the present attempt
 --      was put back without being burnt, dg its group while it is among the dead letters, dr why it failed last, or of
 --      what it would die now {reason, group}, sg saga, pa parent, cn children, cp their progress, cw which are waited
@@ -36,6 +36,13 @@ local function load_job(tenant, id)
   local j = cmsgpack.unpack(found[1])
   j.tenant, j.id, j.static = tenant, id, found[2]
   return j
+end
+
+-- For who looks at many jobs: one whose record is damaged (restore.lua) must not hold up the others. Answers the job, if
+-- it can be read, and else whether there is something.
+local function readable_job(tenant, id)
+  local well, j = pcall(load_job, tenant, id)
+  return well and j or nil, not well
 end
 
 local function save_job(j)
