@@ -20,7 +20,7 @@ from tests.jobs.walks import Walk
 
 # What there is one of per shard, tenant, type or channel; everything else must be gone, or go by itself.
 KEPT = re.compile(
-    r"(gen|open|open:type|waiting|types|types:seen|seq:default|(log|meta):default:(ops|jobs|user:ann))\Z",
+    r"(gen|open|waiting|types|types:seen|seq:default|(log|meta):default:(ops|jobs|user:ann))\Z",
 )
 
 

@@ -119,7 +119,8 @@ end
 -- How many jobs of the tenant and of the type are open.
 local function count_open(j, change)
   redis.call('HINCRBY', P .. 'open', j.tenant, change)
-  redis.call('HINCRBY', P .. 'open:type', j.ty, change)
+  -- Of another system's jobs there may be any number of types.
+  if redis.call('HINCRBY', P .. 'open:type', j.ty, change) < 1 then redis.call('HDEL', P .. 'open:type', j.ty) end
 end
 
 -- A log gets no more, unless the job runs again: give back the room it was made with (4 KiB, for three small events).
