@@ -193,6 +193,7 @@ async def test_at_a_rate_it_says_when_to_come_again(world: World) -> None:
         ("/discard", {"all": True, "rate": 1}, "/rate"),
         ("/requeue", {"all": True, "limit": 5000}, "/limit"),
         ("/requeue", {"all": True, "rate": 0}, "/rate"),
+        ("/requeue", {"all": True, "rate": 1e-300}, "/rate"),
         ("/requeue", {"since": "yesterday"}, "/since"),
         ("/requeue", {"typ": "x"}, "/typ"),
     ],
