@@ -104,6 +104,7 @@ def interleaved(task_ids: list[str]) -> list[bytes]:
     return [b"[" + b",".join(events[start : start + 20]) + b"]" for start in range(0, len(events), 20)]
 
 
+@pytest.mark.timeout(300)  # the start of two brokers counts, on a machine that may be busy
 async def test_ten_thousand_events_at_once_while_redis_and_the_broker_go_away(scene: Scene) -> None:
     ids = [f"burst-{number}" for number in range(2500)]
     messages = interleaved(ids)
