@@ -16,10 +16,10 @@ from typing import Any, Final
 import structlog
 
 from consumers.celery_events import TaskEvent, Unreadable, changes, of_result, read
-from consumers.celery_results import Results
+from consumers.celery_results import Held, Results
 from consumers.celery_rules import birth, rule_for
 from consumers.patience import until_stored
-from gateway.errors import StoreUnavailable
+from gateway.errors import GatewayError, StoreUnavailable
 from gateway.events import new_id
 from gateway.jobs.foreign import Birth, Change, ForeignJobs, Named, Revocation, Seen
 from gateway.jobs.queue import Incoming
@@ -37,7 +37,6 @@ CONTROL_EVERY: Final = 2.0
 PROGRESS_EVERY: Final = 0.1
 UNTOLD: Final = 5.0  # seconds the event of an ended task may take; then its stored result is taken for it
 MAX_KNOWN: Final = 50_000  # ids held in memory
-MAX_HELD: Final = 10_000  # tasks with progress or an end waiting to be recorded
 _BIRTHS: Final = frozenset({"task-sent", "task-received"})
 
 
@@ -70,8 +69,8 @@ class CeleryBridge:
         self._control = CeleryControl(plan.broker, CONTROL_EVERY, self._round)
         self._results = Results(plan.results) if plan.results else None
         self._known: OrderedDict[str, Named] = OrderedDict()
-        self._progress: OrderedDict[str, Change] = OrderedDict()
-        self._ended: OrderedDict[str, tuple[float, Change]] = OrderedDict()
+        self._progress = Held()
+        self._ended = Held()
 
     def stop(self) -> None:
         """Ask `run` to return after the batch in hand."""
@@ -119,7 +118,7 @@ class CeleryBridge:
             known = births[event.uuid][1] if event.type in _BIRTHS else None
             for change in changes(event):
                 if ended(change):
-                    self._ended.pop(event.uuid, None)
+                    self._ended.drop(event.uuid)
                 better = whole.get(event.uuid)
                 if better is not None and better.state == change.state:
                     change = better._replace(worker=change.worker)  # noqa: PLW2901 - the same change, told better
@@ -138,8 +137,13 @@ class CeleryBridge:
             found = await until_stored(partial(self._jobs.named, wanted))
             for task_id, job in zip(strange, found, strict=True):
                 if job is not None:
-                    _remember(self._known, task_id, job, MAX_KNOWN)
+                    self._remember(task_id, job)
         return {task_id: self._known[task_id] for task_id in ids if task_id in self._known}
+
+    def _remember(self, task_id: str, job: Named) -> None:
+        self._known[task_id] = job
+        while len(self._known) > MAX_KNOWN:
+            self._known.popitem(last=False)
 
     async def _whole_results(self, events: Sequence[TaskEvent]) -> dict[str, Change]:
         """Read what the backend has of the tasks that ended: the event holds a cut repr of it."""
@@ -150,9 +154,17 @@ class CeleryBridge:
         read_ = [of_result(meta) for meta in stored.values()]
         return {task_id: change for task_id, change in filter(None, read_) if ended(change)}
 
-    async def _observe(self, seen: dict[str, list[Seen]]) -> None:
+    async def _observe(self, seen: Mapping[str, list[Seen]]) -> None:
         for tenant, part in seen.items():
-            await until_stored(partial(self._jobs.observe, tenant, part))
+            try:
+                await until_stored(partial(self._jobs.observe, tenant, part))
+            except GatewayError as error:
+                if len(part) == 1:
+                    # Ending here would bring the same messages again, for ever, and stop all other tasks' stories.
+                    log.exception("celery.unrecorded", job_id=part[0].job_id, tenant=tenant, reason=error.code)
+                    continue
+                for one in part:  # which of them it is; what is recorded already is recognised
+                    await self._observe({tenant: [one]})
 
     def _on_result(self, message: bytes) -> None:
         """Hold what the backend says: the newest progress for a moment, an end until its event had its time."""
@@ -160,21 +172,18 @@ class CeleryBridge:
         if found is None:
             return
         task_id, change = found
+        now = asyncio.get_running_loop().time()
         if ended(change):
-            self._progress.pop(task_id, None)
-            due = asyncio.get_running_loop().time() + UNTOLD
-            _remember(self._ended, task_id, (due, change), MAX_HELD)
+            self._progress.drop(task_id)
+            self._ended.put(task_id, now + UNTOLD, change)
         else:
-            _remember(self._progress, task_id, change, MAX_HELD)
+            self._progress.put(task_id, now, change)
 
     async def _record_results(self) -> None:
         while True:
             await asyncio.sleep(PROGRESS_EVERY)
-            held, self._progress = self._progress, OrderedDict()
             now = asyncio.get_running_loop().time()
-            while self._ended and next(iter(self._ended.values()))[0] <= now:
-                task_id, (_, change) = self._ended.popitem(last=False)
-                held[task_id] = change
+            held = {**dict(self._progress.due(now)), **dict(self._ended.due(now))}
             if not held:
                 continue
             named = await self._named(list(held), {})
@@ -201,10 +210,3 @@ class CeleryBridge:
 def ended(change: Change) -> bool:
     """Say whether a task is over with this, by itself."""
     return change.state in {"succeeded", "failed"}
-
-
-def _remember(memory: OrderedDict[Any, Any], key: object, value: object, most: int) -> None:
-    memory[key] = value
-    memory.move_to_end(key)
-    while len(memory) > most:
-        memory.popitem(last=False)

@@ -14,11 +14,14 @@ import msgspec
 
 from consumers.context import progress_json
 from consumers.outcome import MAX_MESSAGE, printable
+from gateway.errors import BadRequest
 from gateway.jobs.foreign import Change
+from gateway.web.decoding import compact
 
 MAX_NAME: Final = 100
 MAX_RETRIES: Final = 1_000_000  # what is shown of more
 MAX_ARGUMENTS: Final = 4096  # characters; Celery cuts them at about 1,024 each
+MAX_REPR: Final = 64 * 1024  # characters of a result; Celery cuts it likewise
 _ID = re.compile(r"[A-Za-z0-9_.:-]{1,128}\Z")
 _NOT_IN_NAMES = re.compile(r"[^A-Za-z0-9_-]+")
 _REPR_OF_ERROR = re.compile(r"([A-Za-z_][A-Za-z0-9_.]*)\((.*)\)\Z", re.DOTALL)
@@ -26,12 +29,22 @@ _REPR_OF_ERROR = re.compile(r"([A-Za-z_][A-Za-z0-9_.]*)\((.*)\)\Z", re.DOTALL)
 _DONE: Final = ("current", "done", "completed", "processed", "progress")
 _TOTAL: Final = ("total", "all")
 _TEXT: Final = ("message", "status", "description", "detail")
+_TOLD: Final = frozenset(
+    f"task-{word}" for word in ("sent", "received", "started", "succeeded", "failed", "retried", "revoked", "rejected")
+)
 # What a backend says besides the states of one's own: these come as events.
 _BUILT_IN: Final = frozenset({"PENDING", "RECEIVED", "STARTED", "RETRY", "REVOKED", "REJECTED", "IGNORED"})
 
 
 class Unreadable(Exception):
     """A message is no event of Celery's."""
+
+
+class _Head(msgspec.Struct, frozen=True):
+    """What says whether an event is for us: an application may send its own, with fields of any kind."""
+
+    type: str
+    uuid: Any = None
 
 
 class TaskEvent(msgspec.Struct, frozen=True):
@@ -52,8 +65,8 @@ class TaskEvent(msgspec.Struct, frozen=True):
 
     type: str
     uuid: str = ""
-    hostname: str = ""
-    clock: int = 0
+    hostname: str | None = None
+    clock: int | float | None = None
     pid: int | None = None
     name: str | None = None
     args: str | None = None
@@ -74,10 +87,10 @@ class ResultMeta(msgspec.Struct, frozen=True):
     result: msgspec.Raw = msgspec.Raw(b"null")
 
 
+_head: Final = msgspec.json.Decoder(_Head)
 _list: Final = msgspec.json.Decoder(list[msgspec.Raw])
 _event: Final = msgspec.json.Decoder(TaskEvent, strict=False)
 _meta: Final = msgspec.json.Decoder(ResultMeta)
-_is_list: Final = re.compile(rb"\s*\[")
 
 
 def read(body: bytes, content_type: str) -> list[TaskEvent]:
@@ -89,16 +102,22 @@ def read(body: bytes, content_type: str) -> list[TaskEvent]:
     if content_type.partition(";")[0].strip() != "application/json":
         raise Unreadable(f"the content type is {content_type[:100]!r}, not application/json")
     try:
-        parts = _list.decode(body) if _is_list.match(body) else [msgspec.Raw(body)]
-        found = [_event.decode(part) for part in parts]
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        document = compact(body)
+        parts = _list.decode(document) if document.startswith(b"[") else [msgspec.Raw(document)]
+        return [_event.decode(part) for part in parts if _is_told(_head.decode(part))]
+    except BadRequest as error:
+        raise Unreadable(error.detail) from None
+    except msgspec.ValidationError as error:
         raise Unreadable(str(error)) from None
-    return [event for event in found if event.type.startswith("task-") and _ID.match(event.uuid)]
+
+
+def _is_told(head: _Head) -> bool:
+    return head.type in _TOLD and isinstance(head.uuid, str) and _ID.match(head.uuid) is not None
 
 
 def changes(event: TaskEvent) -> Iterator[Change]:
     """Say what an event means for the job; nothing if it means nothing."""
-    worker = msgspec.json.encode(event.hostname[:200]).decode()
+    worker = msgspec.json.encode((event.hostname or "")[:200]).decode()
     by = f"{event.hostname}:{event.pid}:{event.clock}"[:300]
     match event.type:
         case "task-sent" | "task-received":
@@ -125,8 +144,8 @@ def of_result(message: bytes) -> tuple[str, Change] | None:
     A result is the whole one here, where the event has a cut repr.
     """
     try:
-        meta = _meta.decode(message)
-    except (msgspec.DecodeError, UnicodeDecodeError):
+        meta = _meta.decode(compact(message))
+    except (BadRequest, msgspec.ValidationError):
         return None
     if not _ID.match(meta.task_id) or meta.status in _BUILT_IN:
         return None
@@ -207,7 +226,7 @@ def repr_json(text: str | None) -> str:
     """Write the value a repr stands for as JSON, or the repr itself."""
     value = _literal(text or "None")
     try:
-        return msgspec.json.encode(text if value is _UNKNOWN else value).decode()
+        return msgspec.json.encode(printable(text or "", MAX_REPR) if value is _UNKNOWN else value).decode()
     except (TypeError, ValueError, OverflowError, RecursionError):
         return msgspec.json.encode(printable(text or "")).decode()
 

@@ -12,7 +12,7 @@ import multiprocessing.connection
 import os
 import signal
 import threading
-from typing import Any, Final, Literal
+from typing import Any, Final, Literal, NoReturn
 
 import msgspec
 
@@ -138,6 +138,17 @@ class ChildContext(Helpers, NotDurable):
             return {"name": answer.name, "size": answer.size, "type": answer.type, "url": answer.url}
         raise {"cancelled": Cancelled, "rule": GiveUp, "failed": AttachFailed}[answer.kind](answer.message)
 
+    def attach(self, *_: object, **__: object) -> NoReturn:
+        """Refuse, before a coroutine is made that nobody awaits; raises GiveUp."""
+        raise _not_async()
+
+    once = publish = attach
+
+    async def ask(self, question: Question) -> NoReturn:
+        """Refuse; raises GiveUp."""
+        del question
+        raise _not_async()
+
     def _check(self) -> None:
         if self.cancelled:
             raise Cancelled("the job is no longer this attempt's")
@@ -150,6 +161,10 @@ class ChildContext(Helpers, NotDurable):
         if isinstance(answer, Failure):
             raise error_of(answer)
         return answer.value
+
+
+def _not_async() -> GiveUp:
+    return GiveUp("in a task in a process use `with` and the methods whose names end in _sync")
 
 
 def main(pipe: Pipe, module: str, name: str, facts: Facts) -> None:

@@ -12,7 +12,7 @@ import msgspec
 from consumers.asking import Question, Value
 from consumers.durable import Durable
 from consumers.helpers import Helpers
-from consumers.outcome import printable
+from consumers.outcome import GiveUp, printable
 from gateway.errors import StaleFence
 from gateway.jobs.attachments import Attachments, url
 
@@ -130,17 +130,20 @@ class Context(Helpers, Durable):
             FilesUnavailable: where attachments are kept is away.
             Cancelled: nobody wants the result any more.
         """
+        self._in_loop()
         self._check()
         size = await self._attachments.write(self.tenant, self.job_id, name, data, content_type)
         return {"name": name, "size": size, "type": content_type, "url": url(self.job_id, name)}
 
     def attach_sync(self, name: str, data: bytes, content_type: str) -> Attached:
         """Keep a file with the job, from a task in a thread. Raises as `attach`."""
+        self._off_loop()
         self._check()
         return asyncio.run_coroutine_threadsafe(self.attach(name, data, content_type), self._loop).result()
 
     async def ask(self, question: Question) -> Value:
         """Ask the worker; see `consumers.desk`. For the helpers."""
+        self._in_loop()
         if self.desk is None:
             raise RuntimeError("this context has no worker")
         try:
@@ -151,9 +154,17 @@ class Context(Helpers, Durable):
 
     def ask_sync(self, question: Question) -> Value:
         """Ask the worker from a thread. For the helpers."""
-        if threading.get_ident() == self._thread:
-            raise RuntimeError("in an async task: `async with`, `await ctx.once(…)`")
+        self._off_loop()
         return asyncio.run_coroutine_threadsafe(self.ask(question), self._loop).result()
+
+    def _in_loop(self) -> None:
+        if asyncio.get_running_loop() is not self._loop:
+            raise GiveUp("in a thread use `with` and the methods whose names end in _sync, not a loop of its own")
+
+    def _off_loop(self) -> None:
+        # Blocking the loop until the loop has answered would stop the worker for good.
+        if threading.get_ident() == self._thread:
+            raise GiveUp("in an async task use `await`, `async with` and the methods whose names do not end in _sync")
 
     def _check(self) -> None:
         if self.cancelled:

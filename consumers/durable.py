@@ -68,6 +68,7 @@ class Durable:
             Cancelled: nobody wants the result any more.
             GiveUp: a rule is broken: a name, a size, the number of steps (100).
         """
+        self._in_loop()
         return await self._bound(self._steps).run(name, do, undo, undo_input)
 
     def step_sync(self, name: str, do: Callable[[], Any], undo: str | None = None, *, undo_input: object = None) -> Any:  # noqa: ANN401 - any JSON
@@ -101,6 +102,7 @@ class Durable:
             GiveUp: the submission breaks a rule, or there are too many children (1,000) or levels (5).
             UnknownTaskType, QuotaExceeded: it was refused; another attempt may be luckier.
         """
+        self._in_loop()
         return await self._bound(self._children).spawn(type_, job_input, name, options)
 
     def spawn_sync(self, type_: str, job_input: object = None, *, name: str | None = None, **options: Any) -> str:  # noqa: ANN401 - as above
@@ -129,6 +131,7 @@ class Durable:
             ChildrenLate: the time is over.
             Cancelled, GiveUp: as `spawn`.
         """
+        self._in_loop()
         bound = self._bound(self._children)
         if self._stays:
             raise GiveUp(
@@ -150,8 +153,17 @@ class Durable:
         """Raise Cancelled when nobody wants the result any more."""
         raise NotImplementedError
 
+    def _in_loop(self) -> None:
+        """Raise GiveUp outside of the worker's loop."""
+        raise NotImplementedError
+
+    def _off_loop(self) -> None:
+        """Raise GiveUp in the worker's loop."""
+        raise NotImplementedError
+
     def _from_thread(self, work: Coroutine[Any, Any, T]) -> T:
         try:
+            self._off_loop()
             self._check()
         except BaseException:
             work.close()
@@ -162,6 +174,9 @@ class Durable:
 class NotDurable:
     """The same surface where it does not work."""
 
+    undoing: str = ""
+    undo_attempt: int = 0
+
     def step_sync(self, *_: object, **__: object) -> NoReturn:
         """Refuse; raises GiveUp."""
         raise GiveUp(
@@ -169,4 +184,4 @@ class NotDurable:
             "runs in a thread"
         )
 
-    step = spawn = spawn_sync = gather = gather_sync = step_sync
+    step = step_key = spawn = spawn_sync = gather = gather_sync = step_sync

@@ -196,6 +196,8 @@ def load(module: str) -> dict[str, Task]:
     Raises:
         ConfigurationError: there is no such module, or it registers nothing.
     """
+    if not all(word.isidentifier() for word in module.split(".")):
+        raise ConfigurationError(f"{module!r} is no name of a module, such as shop.tasks")
     try:
         importlib.import_module(module)
     except ModuleNotFoundError as error:

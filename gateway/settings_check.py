@@ -8,6 +8,7 @@ from urllib.parse import urlsplit
 
 from gateway.errors import ConfigurationError
 from gateway.store.address import RedisAddress
+from gateway.urls import check_address
 
 if TYPE_CHECKING:
     from gateway.settings import Settings
@@ -24,9 +25,8 @@ def check(settings: Settings, prefix: str) -> None:
     }
     for name, allowed in schemes.items():
         url = getattr(settings, name)
-        if url is not None and urlsplit(url).scheme not in allowed:
-            expected = " or ".join(f"{scheme}://" for scheme in allowed)
-            raise ConfigurationError(f"{prefix}{name.upper()} must start with {expected}")
+        if url is not None:
+            check_address(f"{prefix}{name.upper()}", url, allowed)
     for name in ("trusted_proxies", "webhook_allow"):
         for cidr in getattr(settings, name):
             try:

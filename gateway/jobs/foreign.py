@@ -7,7 +7,8 @@ drops what is old.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from functools import partial
 from typing import Any, Final, Literal, NamedTuple
 
 from gateway.auth.principals import DEFAULT_TENANT
@@ -20,6 +21,8 @@ from gateway.store.redis import Store
 
 _OBSERVE, _ALIAS, _REVOCATIONS = map(load_script, ("observe", "alias", "revocations"))
 AT_ONCE: Final = 100  # changes one script applies
+BYTES_AT_ONCE: Final = 4 * 1024 * 1024  # of their results; one alone may have more
+NAMED_AT_ONCE: Final = 1000
 REVOKED_AT_ONCE: Final = 500
 
 State = Literal["queued", "running", "progress", "succeeded", "failed", "retrying", "cancelled", "expired", "requeued"]
@@ -106,9 +109,11 @@ class ForeignJobs:
             StoreUnavailable: Redis is away; to be repeated.
         """
         wanted = [[foreign, *(named or ())] for foreign, named in ids]
+        parts = [wanted[start : start + NAMED_AT_ONCE] for start in range(0, len(wanted), NAMED_AT_ONCE)]
         # Not the tenant's shard: whose an id is, is what is asked.
         tag = self._store.tag(DEFAULT_TENANT)
-        found = await self._store.run(_ALIAS, tag, source=self._source, ttl_ms=self._remembered_ms, ids=wanted)
+        run = partial(self._store.run, _ALIAS, tag, source=self._source, ttl_ms=self._remembered_ms)
+        found = [answer for part in parts for answer in await run(ids=part)]
         return [Named(*answer.decode().split(" ")) if answer else None for answer in found]
 
     async def observe(self, tenant: str, seen: Sequence[Seen]) -> list[str]:
@@ -118,8 +123,8 @@ class ForeignJobs:
             StoreUnavailable: Redis is away; to be repeated.
         """
         states: list[str] = []
-        for start in range(0, len(seen), AT_ONCE):
-            part = [self._packed(tenant, item) for item in seen[start : start + AT_ONCE]]
+        for items in parts_of(seen):
+            part = [self._packed(tenant, item) for item in items]
             arguments = {"tenant": tenant, "silence_ms": self._silence_ms, "seen": part}
             states += [s.decode() for s in await self._store.run(_OBSERVE, self._store.tag(tenant), **arguments)]
         return states
@@ -164,3 +169,17 @@ class ForeignJobs:
             "traceparent": birth.traceparent,
             "targets": [self._channels.target(name) for name in names],
         }
+
+
+def parts_of(seen: Sequence[Seen]) -> Iterator[list[Seen]]:
+    """Cut changes into parts for one script each, bounded in number and bytes. Pure."""
+    part: list[Seen] = []
+    size = 0
+    for item in seen:
+        size += len(item.change.result or "")
+        if part and (len(part) == AT_ONCE or size > BYTES_AT_ONCE):
+            yield part
+            part, size = [], len(item.change.result or "")
+        part.append(item)
+    if part:
+        yield part

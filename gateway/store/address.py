@@ -73,6 +73,10 @@ class RedisAddress:
         """
         tls, kind = _scheme(url)
         parts = urlsplit(url)
+        names = [part.partition("=")[0] for part in parts.query.split("&")]
+        if any("@" in text for text in (parts.path, parts.fragment, *names)):
+            # What is said below about the host, the path or a parameter would then hold a piece of the password.
+            raise ConfigurationError(f"{_SETTING}: write / ? # in a password as %2F %3F %23")
         credentials, _, hosts = parts.netloc.rpartition("@")
         username, _, password = credentials.partition(":")
         parameters = _parameters(kind, parts.query, tls=tls)

@@ -20,9 +20,9 @@ sys.path.insert(0, str(ROOT))
 
 from rich.console import Console  # noqa: E402 - after the path to the tests' own modules
 
-from tests.benchmarks import fanout, jobs, keeping, tables, workers  # noqa: E402
+from tests.benchmarks import fanout, jobs, keeping, relay, tables, workers  # noqa: E402
 
-PARTS = ("jobs", "celery", "keeping", "fanout")
+PARTS = ("jobs", "celery", "relay", "keeping", "fanout")
 
 
 def machine() -> dict[str, object]:
@@ -70,6 +70,13 @@ def measure_celery(console: Console, *, quick: bool) -> dict[str, Any]:
     return {"rows": results, "goals": _judged(console, workers.goals(results))}
 
 
+def measure_relay(console: Console, *, quick: bool) -> dict[str, Any]:
+    """Measure the relay beside its floor and show it."""
+    results = relay.run(relay.QUICK if quick else relay.Plan(), lambda line: console.print(line, style="dim"))
+    relay.show(console, results)
+    return {"rows": results}
+
+
 def measure_keeping(console: Console, plan: keeping.Plan) -> dict[str, Any]:
     """Measure what finished jobs cost and show it."""
     results = keeping.run(plan, lambda line: console.print(line, style="dim"))
@@ -93,6 +100,8 @@ def main() -> None:
         jobs.show(console, report["jobs"])
     if "celery" in (asked.parts or PARTS):
         report["celery"] = measure_celery(console, quick=asked.quick)
+    if "relay" in (asked.parts or PARTS):
+        report["relay"] = measure_relay(console, quick=asked.quick)
     if "keeping" in (asked.parts or PARTS):
         plan = keeping.QUICK if asked.quick else keeping.Plan(many=asked.finished)
         report["keeping"] = measure_keeping(console, plan)

@@ -16,15 +16,19 @@ from tests.benchmarks.tools import ROOT, compiler
 pytestmark = pytest.mark.skipif(compiler() is None, reason="the load client is written in C: no compiler here")
 
 
-def measured(scenario: str, folder: Path) -> dict[str, Any]:
-    """Run one scenario as `make bench` does; what it found, by kind of connection."""
+def bench(folder: Path, *arguments: str) -> dict[str, Any]:
+    """Run a part as `make bench` does; what was written."""
     output = folder / "bench.json"
-    command = [sys.executable, "tests/benchmarks/run.py", "fanout", "--quick", "--only", scenario]
-    ended = subprocess.run(
-        [*command, "--output", str(output)], cwd=ROOT, capture_output=True, text=True, timeout=100, check=False
-    )
+    command = [sys.executable, "tests/benchmarks/run.py", *arguments, "--quick", "--output", str(output)]
+    ended = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=100, check=False)
     assert ended.returncode == 0, ended.stdout + ended.stderr
-    found: dict[str, Any] = json.loads(output.read_text())["fanout"]["scenarios"][scenario]
+    written: dict[str, Any] = json.loads(output.read_text())
+    return written
+
+
+def measured(scenario: str, folder: Path) -> dict[str, Any]:
+    """One scenario of the fan-out; what it found, by kind of connection."""
+    found: dict[str, Any] = bench(folder, "fanout", "--only", scenario)["fanout"]["scenarios"][scenario]
     assert set(found) == {"ws", "sse"}
     return found
 
@@ -43,6 +47,12 @@ def test_everybody_on_a_channel_of_their_own_gets_everything(tmp_path: Path) -> 
 def test_idle_connections_are_counted(tmp_path: Path) -> None:
     for rows in measured("idle", tmp_path).values():
         assert rows["gateway"]["connects_per_s"] > 0
+
+
+def test_the_relay_is_measured_beside_its_floor(tmp_path: Path) -> None:
+    rows = bench(tmp_path, "relay")["relay"]["rows"]
+    assert [row["name"] for row in rows] == ["publish_many alone", "relay"]
+    assert all(row["events_per_s"] > 0 for row in rows)
 
 
 def test_a_goal_is_judged_in_its_direction() -> None:

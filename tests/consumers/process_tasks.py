@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import time
 from typing import Any, cast
@@ -39,6 +40,14 @@ def later(ctx: Context, job_input: Any) -> None:
 @task("hostile.big", processes=True)
 def big(ctx: Context, job_input: Any) -> Any:
     return ctx.attach_sync("big.bin", b"x" * job_input, "application/octet-stream")["size"]
+
+
+@task("hostile.async", processes=True)
+def asynchronous(ctx: Context, job_input: Any) -> Any:
+    """Use what a process has not; what is refused is said."""
+    if job_input == "ask":
+        asyncio.run(ctx.lock("a").__aenter__())
+    return getattr(ctx, job_input)("a", bytes, "text/plain")
 
 
 @task("stuck.thread", timeout=0.3, max_attempts=1)

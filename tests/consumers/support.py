@@ -31,6 +31,7 @@ from tests.support.waiting import LIMIT, eventually
 
 TENANT = "default"
 TASKS = "tests.consumers.tasks"
+BEATING = 5.0  # a lease with a heartbeat every other second, that outlasts a pause of the machine
 
 
 class WatchedQueue(LocalQueue):

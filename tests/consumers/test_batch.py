@@ -16,7 +16,7 @@ import pytest
 from consumers import Batch, GiveUp, Retry, task
 from consumers.registry import Task
 from gateway.errors import ConfigurationError
-from tests.consumers.support import Bench, WatchedQueue
+from tests.consumers.support import BEATING, Bench, WatchedQueue
 from tests.e2e.stack import ROOT_KEY, stack
 from tests.support.servers import RabbitServer, RedisServer
 from tests.support.waiting import eventually, eventually_sync
@@ -25,7 +25,7 @@ pytestmark = pytest.mark.usefixtures("no_backoff")
 
 
 def batched(bench: Bench, function: Callable[[Batch], Awaitable[None] | None], **changes: Any) -> Task:
-    return bench.task("many", function, **{"batch": 10, "window": 1.0, **changes})
+    return bench.task("many", function, **{"batch": 10, "window": 2.0, **changes})
 
 
 async def submit(bench: Bench, count: int) -> list[str]:
@@ -65,12 +65,12 @@ async def test_a_batch_waits_for_its_window_from_the_first_job_on_and_no_longer(
             item.succeed()
 
     waited: list[float] = []
-    async with bench.working(batched(bench, many, window=0.4)):
+    async with bench.working(batched(bench, many, window=1.5)):
         began = asyncio.get_running_loop().time()
         for number in range(3):
             await bench.submit("many", value=number)
         await eventually(lambda: sizes == [3])
-    assert waited[0] >= 0.4
+    assert waited[0] >= 1.5
 
 
 async def test_each_job_has_its_own_outcome(bench: Bench) -> None:
@@ -149,7 +149,7 @@ async def test_one_job_is_cancelled_and_the_others_go_on(bench: Bench) -> None:
         for item in batch:
             item.succeed("sent")
 
-    bench.settings = bench.with_settings(lease=0.6)
+    bench.settings = bench.with_settings(lease=BEATING)
     async with bench.working(batched(bench, many, batch=3)):
         ids = await submit(bench, 3)
         for job_id in ids:
@@ -173,7 +173,7 @@ async def test_a_timeout_ends_the_call_and_every_unresolved_job(bench: Bench) ->
         finally:
             ended.append(True)
 
-    async with bench.working(batched(bench, many, batch=3, timeout=0.3, max_attempts=1)):
+    async with bench.working(batched(bench, many, batch=3, timeout=2, max_attempts=1)):
         ids = await submit(bench, 3)
         await bench.until(ids[0], "succeeded")
         for job_id in ids[1:]:
@@ -187,13 +187,23 @@ async def test_heartbeats_keep_every_job_of_a_long_batch(bench: Bench) -> None:
     async def many(batch: Batch) -> None:
         nonlocal calls
         calls += 1
-        await asyncio.sleep(1.5)  # three leases
+        await gate.wait()
         for item in batch:
             item.succeed()
 
-    bench.settings = bench.with_settings(lease=0.5)
+    gate = asyncio.Event()
+    bench.settings = bench.with_settings(lease=3)
     async with bench.working(batched(bench, many, batch=5)):
-        jobs = [await bench.until(job_id, "succeeded") for job_id in await submit(bench, 5)]
+        ids = await submit(bench, 5)
+        await eventually(lambda: calls)
+        first = max((await bench.due()).values())
+
+        async def a_lease_later() -> bool:
+            return min((await bench.due()).values()) > first + 3
+
+        await eventually(a_lease_later)
+        gate.set()
+        jobs = [await bench.until(job_id, "succeeded") for job_id in ids]
     assert (calls, [job["attempt"] for job in jobs]) == (1, [1] * 5)
 
 
@@ -218,13 +228,14 @@ async def test_a_job_that_ended_before_its_batch_starts_is_not_in_it(bench: Benc
         for item in batch:
             item.succeed()
 
-    async with bench.working(batched(bench, many, window=1.0)):
+    async with bench.working(batched(bench, many, batch=4, window=60)):
         ids = await submit(bench, 3)
         await bench.jobs.cancel("default", ids[1])
-        for job_id in (ids[0], ids[2]):
+        ids.append(await bench.submit("many", value=3))  # with it the batch is full
+        for job_id in (ids[0], *ids[2:]):
             await bench.until(job_id, "succeeded")
-        await eventually(lambda: len(local_queue.handled) == 3)
-    assert calls == [[0, 2]]
+        await eventually(lambda: len(local_queue.handled) == 4)
+    assert calls == [[0, 2, 3]]
 
 
 async def test_a_stop_lets_a_running_batch_end_and_gives_a_gathering_one_back(

@@ -13,7 +13,7 @@ from consumers import BreakerOpen, Context, GiveUp, LockBusy, Retry
 from consumers.breaker import outcome_of
 from consumers.registry import load
 from gateway.store.breakers import Breakers, Rules
-from tests.consumers.support import TASKS, Bench
+from tests.consumers.support import BEATING, TASKS, Bench
 from tests.support.waiting import eventually
 
 pytestmark = pytest.mark.usefixtures("no_backoff")
@@ -133,13 +133,13 @@ async def test_a_call_that_used_up_the_attempts_time_is_a_failure(bench: Bench) 
         async with ctx.breaker("crm", failures=1):
             await asyncio.sleep(60)
 
-    async with bench.working(bench.task("hanging", hanging, timeout=0.1, max_attempts=1)):
+    async with bench.working(bench.task("hanging", hanging, timeout=2, max_attempts=1)):
         await bench.until(await bench.submit("hanging"), "failed")
     assert await is_open(bench)
 
 
 async def test_a_call_that_was_cancelled_is_none(bench: Bench) -> None:
-    bench.settings = bench.with_settings(lease=0.3)
+    bench.settings = bench.with_settings(lease=BEATING)
 
     async def hanging(ctx: Context, job_input: Any) -> Any:
         del job_input
@@ -163,7 +163,7 @@ async def test_a_thread_that_hangs_in_a_call_is_a_failure(bench: Bench) -> None:
             gate.wait(60)
 
     try:
-        async with bench.working(bench.task("hanging", hanging, timeout=0.1, max_attempts=1)):
+        async with bench.working(bench.task("hanging", hanging, timeout=2, max_attempts=1)):
             await bench.until(await bench.submit("hanging"), "failed")
             assert await is_open(bench)
     finally:

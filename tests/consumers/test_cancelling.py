@@ -12,7 +12,7 @@ import pytest
 
 from consumers import Context
 from consumers.registry import load
-from tests.consumers.support import TASKS, TENANT, Bench
+from tests.consumers.support import BEATING, TASKS, TENANT, Bench
 from tests.support.waiting import eventually
 
 LONG = 60.0  # a grace nobody waits for in a test
@@ -22,7 +22,7 @@ SHORT = 0.2
 @pytest.fixture(autouse=True)
 def quick(bench: Bench) -> None:
     """Workers hear of it at their next heartbeat."""
-    bench.settings = bench.with_settings(lease=0.6)
+    bench.settings = bench.with_settings(lease=BEATING)
 
 
 async def cancelled(

@@ -88,6 +88,41 @@ def test_what_is_no_event(body: bytes, content_type: str) -> None:
         read(body, content_type)
 
 
+DEEP = b"[" * 200_000 + b"]" * 200_000
+
+
+def test_an_applications_own_events_are_left_out() -> None:
+    own = event("task-progress", result={"done": 3}, name=["x"], pid="main")
+    assert read(b"[" + own + b"," + event("task-started") + b"]", JSON) == read(event("task-started"), JSON)
+    assert read(event("task-started", uuid=5), JSON) == []
+
+
+def test_an_event_may_lack_fields() -> None:
+    (told,) = read(b'{"type":"task-started","uuid":"a","hostname":null,"clock":null,"pid":null}', JSON)
+    assert [change.state for change in changes(told)] == ["running"]
+
+
+@pytest.mark.parametrize("body", [DEEP, b'{"type":"task-sent","uuid":"a","args":' + DEEP + b"}"])
+def test_what_is_nested_too_deep_is_no_event(body: bytes) -> None:
+    with pytest.raises(Unreadable):
+        read(body, JSON)
+
+
+@pytest.mark.parametrize("result", [DEEP, b'{"a":' + DEEP + b"}", b'"\xff"', b'{"message":"\xff"}', b'{"a":"\xff"}'])
+@pytest.mark.parametrize("status", [b"SUCCESS", b"FAILURE", b"PROGRESS"])
+def test_a_result_that_is_no_json_means_nothing(status: bytes, result: bytes) -> None:
+    assert of_result(b'{"status":"' + status + b'","task_id":"a","result":' + result + b"}") is None
+
+
+def test_a_result_is_told_on_one_line_and_a_repr_is_cut() -> None:
+    found = of_result(b'{"status":"SUCCESS","task_id":"a","result":{\n"a":\n1}}')
+    assert found is not None
+    assert found[1].result == '{"a":1}'
+    (told,) = read(event("task-succeeded", result="<" + "x" * 10_000_000), JSON)
+    (change,) = changes(told)
+    assert len(change.result or "") < 100_000
+
+
 @given(st.binary(max_size=200))
 def test_nothing_that_arrives_is_more_than_unreadable(body: bytes) -> None:
     try:
@@ -119,7 +154,7 @@ def test_what_the_backend_says_of_an_end() -> None:
     stored = {"status": "SUCCESS", "task_id": ID, "result": {"big": 2**60}}
     assert of_result(json.dumps(stored).encode()) == (
         ID,
-        type_change("succeeded", result='{"big": 1152921504606846976}'),
+        type_change("succeeded", result='{"big":1152921504606846976}'),
     )
     broken = {"exc_type": "KeyError", "exc_message": ["a", 1], "exc_module": "builtins"}
     found = of_result(json.dumps({"status": "FAILURE", "task_id": ID, "result": broken}).encode())

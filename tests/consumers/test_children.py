@@ -15,7 +15,7 @@ from gateway.jobs import steps
 from gateway.jobs.records import Claim
 from gateway.jobs.sagas import Holder, SagaStore
 from gateway.jobs.submission import Submission
-from tests.consumers.support import TENANT, Bench
+from tests.consumers.support import BEATING, TENANT, Bench
 from tests.support.messages import TRACE
 from tests.support.waiting import eventually
 
@@ -114,7 +114,7 @@ async def test_a_failed_child_fails_its_parent_unless_it_is_asked_for(bench: Ben
 
 
 async def test_failing_fast_does_not_wait_for_the_others_and_ends_them(bench: Bench) -> None:
-    bench.settings = bench.with_settings(lease=0.6)
+    bench.settings = bench.with_settings(lease=BEATING)
 
     async def parent(ctx: Context, job_input: Any) -> Any:
         del job_input
@@ -129,7 +129,7 @@ async def test_failing_fast_does_not_wait_for_the_others_and_ends_them(bench: Be
 
 
 async def test_cancelling_a_waiting_parent_cancels_its_open_children_and_theirs(bench: Bench) -> None:
-    bench.settings = bench.with_settings(lease=0.6)
+    bench.settings = bench.with_settings(lease=BEATING)
 
     async def parent(ctx: Context, job_input: Any) -> Any:
         kind, value = ("parent", job_input - 1) if job_input else ("child", "wait")

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 import pytest
+from click.testing import CliRunner
 from redis.asyncio import Redis
 
 from consumers import __main__ as program
@@ -45,6 +46,46 @@ def test_what_stops_the_command_is_told_as_a_sentence(
 def test_another_error_is_not_hidden() -> None:
     with pytest.raises(ExceptionGroup):
         program._go(raising(ExceptionGroup("a", [ValueError("x")])))
+
+
+PASSWORD = "amqp://user:hunter2/x@127.0.0.1/"  # not percent-encoded: what is before the / would be a port
+
+
+@pytest.mark.parametrize(
+    ("arguments", "variables", "said"),
+    [
+        (["run", ""], {}, "'' is no name of a module"),
+        (["run", "..tasks"], {}, "'..tasks' is no name of a module"),
+        (["run", "shop/tasks.py"], {}, "'shop/tasks.py' is no name of a module"),
+        (["run", "no_such_module"], {}, "there is no module 'no_such_module'"),
+        (["run", "json"], {}, "the module 'json' registers no task"),
+        (["run", HOSTILE, "--grace", "nan"], {}, "'nan' is no number of seconds"),
+        (["run", HOSTILE, "--grace", "-1"], {}, "-1.0 is not in the range"),
+        (["run", HOSTILE, "--concurrency", "0"], {}, "0 is not in the range"),
+        (["run", HOSTILE], {"AMQP_URL": "memory://"}, "set GATEWAY_AMQP_URL to a broker"),
+        (["run", HOSTILE], {"AMQP_URL": PASSWORD}, "GATEWAY_AMQP_URL is no address"),
+        (["run", HOSTILE], {"REDIS_URL": "redis://:hunter2/x@127.0.0.1"}, "GATEWAY_REDIS_URL: write / ?"),
+        (["run", HOSTILE], {"NOPE": "1"}, "GATEWAY_NOPE is not a setting"),
+        (["relay"], {"AMQP_URL": "memory://"}, "set GATEWAY_AMQP_URL to a broker"),
+        (["relay"], {"AMQP_URL": PASSWORD}, "GATEWAY_AMQP_URL is no address"),
+        (["celery"], {}, "Missing option '--broker'"),
+        (["celery", "--broker", "redis://x"], {}, "--broker must start with amqp:// or amqps://"),
+        (["celery", "--broker", PASSWORD], {}, "--broker is no address"),
+        (["celery", "--broker", "amqp://x", "--silence", "0"], {}, "0.0 is not in the range"),
+        (["celery", "--broker", "amqp://x", "--results", "redis://:hunter2/x@y"], {}, "--results is no address"),
+        (["celery", "--broker", "amqp://x", "--results", "redis://x/?db=hunter2"], {}, "--results is not the address"),
+    ],
+)
+def test_what_is_wrong_with_a_command_is_one_sentence(
+    monkeypatch: pytest.MonkeyPatch, arguments: list[str], variables: dict[str, str], said: str
+) -> None:
+    for name, value in {"REDIS_URL": "redis://127.0.0.1:1", **variables}.items():
+        monkeypatch.setenv(f"GATEWAY_{name}", value)
+    ended = CliRunner().invoke(program.main, arguments)
+    assert ended.exit_code == 2
+    assert said in ended.stderr
+    assert "Traceback" not in ended.stderr
+    assert "hunter2" not in ended.output
 
 
 async def test_a_stuck_worker_ends_its_process(redis_url: str, amqp_url: str, redis: Redis, tmp_path: Path) -> None:

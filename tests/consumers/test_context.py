@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable, Coroutine
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -15,6 +16,7 @@ from consumers.context import MAX_PROGRESS_MESSAGE, Cancelled, Context, progress
 from gateway.errors import InvalidFields
 from gateway.jobs.folder import FolderAttachments
 from gateway.settings import Settings
+from tests.consumers.support import Bench
 from tests.support.messages import make_message
 from tests.support.waiting import LIMIT
 
@@ -111,3 +113,57 @@ async def test_an_attachment_from_a_task_and_from_a_thread(ctx: Context, tmp_pat
 async def test_an_attachment_with_a_bad_name_is_refused_in_a_thread_too(ctx: Context) -> None:
     with pytest.raises(InvalidFields):
         await asyncio.to_thread(ctx.attach_sync, "../x", b"", "text/plain")
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda ctx: ctx.attach_sync("a.txt", b"x", "text/plain"),
+        lambda ctx: ctx.once_sync("a", str),
+        lambda ctx: ctx.publish_sync("a", "a.b"),
+        lambda ctx: ctx.step_sync("a", int),
+        lambda ctx: ctx.spawn_sync("echo"),
+        lambda ctx: ctx.gather_sync("job_1"),
+        lambda ctx: ctx.lock("a").__enter__(),
+        lambda ctx: ctx.breaker("a").__enter__(),
+    ],
+)
+async def test_what_would_block_the_loop_is_refused_in_an_async_task(
+    bench: Bench, call: Callable[[Context], Any]
+) -> None:
+    async def wrong(ctx: Context, _: Any) -> None:
+        call(ctx)
+
+    async with bench.working(bench.task("wrong", wrong)):
+        job = await bench.until(await bench.submit("wrong"), "failed")
+    assert (job["error"]["type"], job["attempt"]) == ("GiveUp", 1)
+    assert job["error"]["message"].startswith("in an async task use `await`")
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda ctx: ctx.attach("a.txt", b"x", "text/plain"),
+        lambda ctx: ctx.once("a", nothing),
+        lambda ctx: ctx.publish("a", "a.b"),
+        lambda ctx: ctx.step("a", int),
+        lambda ctx: ctx.spawn("echo"),
+        lambda ctx: ctx.gather("job_1"),
+        lambda ctx: ctx.lock("a").__aenter__(),
+        lambda ctx: ctx.breaker("a").__aenter__(),
+    ],
+)
+async def test_async_methods_are_refused_in_a_loop_of_the_tasks_own(
+    bench: Bench, call: Callable[[Context], Coroutine[Any, Any, Any]]
+) -> None:
+    def wrong(ctx: Context, _: Any) -> None:
+        asyncio.run(call(ctx))
+
+    async with bench.working(bench.task("wrong", wrong)):
+        job = await bench.until(await bench.submit("wrong"), "failed")
+    assert (job["error"]["type"], job["attempt"]) == ("GiveUp", 1)
+    assert job["error"]["message"].startswith("in a thread use `with`")
+
+
+async def nothing(key: str) -> None:
+    del key

@@ -1,20 +1,20 @@
-"""The examples of docs/tasks.md, as they stand there."""
+"""The examples of the pages about tasks, as they stand there."""
 
 from __future__ import annotations
 
 import re
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, Self
 
 import pytest
 
-from consumers import registry
+from consumers import Context, GiveUp, registry, undos
 from consumers.registry import Task
 from tests.consumers.support import Bench
 from tests.support.waiting import eventually
 
-PAGE = Path(__file__).parents[2] / "docs" / "tasks.md"
+DOCS = Path(__file__).parents[2] / "docs"
 
 pytestmark = pytest.mark.usefixtures("no_backoff")
 
@@ -41,12 +41,18 @@ def world() -> World:
 
 @pytest.fixture
 def examples(world: World, bench: Bench, monkeypatch: pytest.MonkeyPatch) -> dict[str, Task]:
-    """The tasks of the page."""
-    monkeypatch.setattr(registry, "_tasks", {})
-    code = "\n".join(re.findall(r"```python\n(.*?)```", PAGE.read_text(), re.DOTALL))
+    """The tasks of the main page."""
     speaks = SimpleNamespace(post=world.call, push=world.call, charge=world.call, write=world.call)
-    names = dict.fromkeys(("http", "crm", "bank", "stock"), speaks)
-    exec(compile(code, str(PAGE), "exec", dont_inherit=True), {**names, "__name__": "page"})  # noqa: S102 - it is ours
+    return tasks_of("tasks.md", bench, monkeypatch, dict.fromkeys(("http", "crm", "bank", "stock"), speaks))
+
+
+def tasks_of(page: str, bench: Bench, monkeypatch: pytest.MonkeyPatch, names: dict[str, Any]) -> dict[str, Task]:
+    """Run what a page shows, with these names known; returns the tasks it registers."""
+    monkeypatch.setattr(registry, "_tasks", {})
+    monkeypatch.setattr(undos, "_undos", {})
+    path = DOCS / page
+    code = "\n".join(re.findall(r"```python\n(.*?)```", path.read_text(), re.DOTALL))
+    exec(compile(code, str(path), "exec", dont_inherit=True), {**names, "__name__": "page"})  # noqa: S102 - it is ours
     return {name: task._replace(pool=bench.pool) for name, task in registry._tasks.items()}
 
 
@@ -89,7 +95,7 @@ async def test_a_broken_dependency(bench: Bench, examples: dict[str, Task], worl
             job = await bench.job(job_id)
             return job if job["error"] and job["error"]["type"] == "BreakerOpen" else {}
 
-        job = await eventually(put_back)
+        job = await eventually(put_back, 60.0)  # six attempts, each published by the reaper
     assert (len(world.calls), job["attempt"], job["status"]) == (5, 6, "retrying")
 
 
@@ -105,6 +111,74 @@ async def test_a_lock(bench: Bench, examples: dict[str, Task], world: World) -> 
     job = await run(bench, examples["stock.recount"], {"shelf": "a1"})
     assert job["result"] == 7
     assert world.calls[0]["fence"] > 0
+
+
+class BadAddressError(Exception):
+    """What the example's SMTP library raises."""
+
+
+class Smtp:
+    """What the example speaks to."""
+
+    def __init__(self, _: object) -> None:
+        self.sent: list[str] = []
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        self.sent.clear()
+
+    async def send_message(self, letter: str) -> None:
+        if "@" not in letter:
+            raise BadAddressError(letter)
+        self.sent.append(letter)
+
+
+async def test_a_batch(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    names = {"SMTP": Smtp, "letter": str, "BadAddress": BadAddressError}
+    task = tasks_of("batches.md", bench, monkeypatch, names)["mail.send"]
+    async with bench.working(task):
+        good, bad = [await bench.submit(task.name, value=value) for value in ("ann@example.org", "nobody")]
+        assert (await bench.until(good, "succeeded"))["result"] == {"sent": True}
+        assert (await bench.until(bad, "failed"))["error"] == {
+            "type": "GiveUp",
+            "message": "nobody",
+            "attempt": 1,
+            "retryable": False,
+        }
+
+
+@pytest.mark.parametrize("ships", [True, False])
+async def test_a_saga_and_its_children(
+    bench: Bench, world: World, monkeypatch: pytest.MonkeyPatch, *, ships: bool
+) -> None:
+    async def pack(ctx: Context, job_input: Any) -> Any:
+        del ctx
+        return f"packed {job_input}"
+
+    async def ship(packed: list[str]) -> None:
+        if not ships:
+            raise GiveUp("no courier")
+        world.calls.append({"packed": packed})
+
+    async def refund(order: str, key: str) -> None:
+        world.calls.append({"refunded": order, "key": key})
+
+    world.answers = [{"receipt": 1}]
+    names = {"bank": SimpleNamespace(charge=world.call, refund=refund), "courier": SimpleNamespace(ship=ship)}
+    task = tasks_of("sagas.md", bench, monkeypatch, names)["order"]
+    value = {"cents": 5, "order": "o-1", "items": ["a", "b"]}
+    async with bench.working(task, bench.task("order.pack", pack)):
+        job = await bench.until(await bench.submit("order", value=value), "succeeded" if ships else "failed", 60.0)
+    assert world.calls[0] == {"key": f"{job['id']}:1:charge"}
+    if ships:
+        assert (job["result"], world.calls[1]) == ({"receipt": 1}, {"packed": ["packed a", "packed b"]})
+    else:
+        assert (job["error"]["message"], world.calls[1]) == (
+            "no courier",
+            {"refunded": "o-1", "key": world.calls[0]["key"]},
+        )
 
 
 async def test_events(bench: Bench, examples: dict[str, Task]) -> None:

@@ -218,7 +218,7 @@ async def test_the_blocking_form_is_refused_in_the_loop(bench: Bench) -> None:
 
     async with bench.working(bench.task("wrong", wrong, max_attempts=1)):
         job = await bench.until(await bench.submit("wrong"), "failed")
-    assert job["error"]["message"] == "in an async task: `async with`, `await ctx.once(…)`"
+    assert job["error"]["message"].startswith("in an async task use `await`")
 
 
 async def test_a_process_has_all_helpers(bench: Bench) -> None:

@@ -13,7 +13,7 @@ from redis.asyncio import Redis
 
 from consumers import Context, LockBusy
 from gateway.store.locks import Locks
-from tests.consumers.support import Bench, WatchedQueue, background, open_bench
+from tests.consumers.support import BEATING, Bench, WatchedQueue, background, open_bench
 from tests.support.proxy import TcpProxy
 from tests.support.servers import RedisServer
 from tests.support.waiting import eventually
@@ -87,7 +87,7 @@ async def test_a_lock_that_is_taken_puts_the_job_back(bench: Bench, holder: Hold
 
 
 async def test_the_heartbeat_keeps_it(bench: Bench, holder: Holder) -> None:
-    bench.settings = bench.with_settings(lease=0.6)
+    bench.settings = bench.with_settings(lease=BEATING)
 
     async def until() -> int:
         return int(await bench.store.client.hget(key(bench), "until") or 0)
@@ -107,7 +107,7 @@ async def test_the_heartbeat_keeps_it(bench: Bench, holder: Holder) -> None:
 
 
 async def test_a_lock_that_was_lost_cancels_the_task(bench: Bench, holder: Holder) -> None:
-    bench.settings = bench.with_settings(lease=0.6)
+    bench.settings = bench.with_settings(lease=BEATING)
     async with bench.working(bench.task("holding", holder.__call__, runs_in="loop")):
         job_id = await bench.submit("holding")
         await eventually(lambda: holder.fences)
@@ -138,7 +138,7 @@ async def test_a_lock_is_given_back_however_the_attempt_ends(bench: Bench) -> No
             await asyncio.sleep(60)
 
     ends = (("left open", "succeeded"), ("raises", "failed"), ("takes too long", "failed"))
-    async with bench.working(bench.task("ending", ending, max_attempts=1, timeout=0.2)):
+    async with bench.working(bench.task("ending", ending, max_attempts=1, timeout=2)):
         for what, status in ends:
             await bench.until(await bench.submit("ending", value=what), status)
             assert not await bench.store.client.hexists(key(bench), "owner")
@@ -173,7 +173,7 @@ async def test_rules_of_locks(bench: Bench, ttl: float, wait: float, name: str) 
 
 @pytest.mark.parametrize("how", ["cancelled", "timed out"])
 async def test_a_thread_that_waits_for_a_lock_does_not_outlive_its_attempt(bench: Bench, how: str) -> None:
-    bench.settings = bench.with_settings(lease=0.6)
+    bench.settings = bench.with_settings(lease=BEATING)
     await Locks(bench.store).take("default", "l", "somebody else", 60)
     ended = threading.Event()
 
@@ -185,7 +185,7 @@ async def test_a_thread_that_waits_for_a_lock_does_not_outlive_its_attempt(bench
         finally:
             ended.set()
 
-    task = bench.task("waiting", waiting, max_attempts=1, timeout=60 if how == "cancelled" else 0.3)
+    task = bench.task("waiting", waiting, max_attempts=1, timeout=60 if how == "cancelled" else 2)
     async with bench.working(task):
         job_id = await bench.submit("waiting")
         await bench.until(job_id, "running")

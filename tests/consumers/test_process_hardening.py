@@ -76,6 +76,12 @@ async def test_attachments_of_the_largest_size_pass_and_no_larger(ctx: Context) 
         await in_process(ctx, "hostile.big", limit + 1)
 
 
+@pytest.mark.parametrize("method", ["attach", "once", "publish", "ask"])
+async def test_async_methods_are_refused_in_a_process(ctx: Context, method: str) -> None:
+    with pytest.raises(GiveUp, match="in a task in a process use `with`"):
+        await in_process(ctx, "hostile.async", method)
+
+
 @pytest.mark.parametrize("pause", [0.0, 0.003, 0.02])
 async def test_a_process_cancelled_while_it_starts_is_gone(ctx: Context, pause: float) -> None:
     running = asyncio.create_task(in_process(ctx, "hostile.look"))

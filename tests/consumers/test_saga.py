@@ -16,7 +16,7 @@ from gateway.jobs.model import CRASH_LIMIT
 from gateway.jobs.records import Claim
 from gateway.jobs.sagas import Holder, SagaStore
 from gateway.jobs.steps import MAX_STEPS
-from tests.consumers.support import TASKS, TENANT, Bench
+from tests.consumers.support import BEATING, TASKS, TENANT, Bench
 from tests.support.waiting import eventually
 
 pytestmark = pytest.mark.usefixtures("no_backoff")
@@ -125,7 +125,7 @@ async def test_a_step_whose_function_raised_has_not_happened_and_one_that_was_cu
             await ctx.step("a", refuse, undo="undo-a")
         await ctx.step("b", asyncio.Event().wait, undo="undo-b")
 
-    async with bench.working(bench.task("saga", saga, timeout=0.2, max_attempts=1)):
+    async with bench.working(bench.task("saga", saga, timeout=2, max_attempts=1)):
         job = await bench.until(await bench.submit("saga"), "failed")
     assert effects == [("undo-b of b", None)]
     assert (steps(job), job["error"]["type"]) == (["a failed", "b undone"], "TaskTimeout")
@@ -178,7 +178,7 @@ async def test_attempts_that_fail_are_not_undone_before_the_last(bench: Bench, e
 
 
 async def test_cancelling_a_running_saga_undoes_it(bench: Bench, effects: Effects) -> None:
-    bench.settings = bench.with_settings(lease=0.6)
+    bench.settings = bench.with_settings(lease=BEATING)
 
     async def saga(ctx: Context, job_input: Any) -> None:
         del job_input

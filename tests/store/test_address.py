@@ -74,3 +74,12 @@ def test_what_is_wrong_is_named(url: str, named: str) -> None:
     assert "GATEWAY_REDIS_URL" in str(caught.value)
     assert named in str(caught.value)
     assert "hunter2" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "url", ["redis://:hunter2/x@h", "redis://:hunter2#x@h", "redis://:x?hunter2@h", "redis://:x/hunter2@h"]
+)
+def test_a_password_that_is_not_encoded_is_not_shown(url: str) -> None:
+    with pytest.raises(ConfigurationError, match="%2F %3F %23") as refused:
+        RedisAddress.parse(url)
+    assert "hunter2" not in str(refused.value)
