@@ -14,6 +14,7 @@ from typing import Any, Final, NamedTuple
 import msgspec
 
 from gateway.events import Position
+from gateway.jobs.deaths import death_of
 from gateway.jobs.document import implied_channels
 from gateway.jobs.replay import Difference, Told, differences, replay
 from gateway.jobs.store import LOOK, RESTORE
@@ -147,6 +148,7 @@ class Restorer:
             "static": "{" + ",".join(f'"{name}":{bytes(job[name]).decode()}' for name in _STATIC),
             "attempts": "".join(f"{msgspec.json.encode({**one, 'worker': None}).decode()}\n" for one in told.attempts),
             "targets": [self._channels.target(name) for name in names],
+            "death": death_of(error) if (error := _fragment(job["error"])) else None,
             "timeout_ms": await self._timeout(checked.tenant, msgspec.json.decode(job["type"])),
         }
 

@@ -20,7 +20,7 @@
 --   e  effects (once.lua)
 -- uniq:<tenant>:<type>:<key> is the id of the open job that has the unique key.
 -- Indexes: ix:<tenant>:{all | s:<status> | t:<type> | o:<owner> | p:<parent>} by id (ids sort by time); open {tenant:
--- count}, open:type {type: count}; due (by time) and ended (by end) and queued:<pool> (by time) hold '<tenant> <id>'.
+-- count}, open:type {type: count}; due (by time) and ended (by end) and queued:<pool> (by time; not foreign ones) hold '<tenant> <id>'.
 
 local saga_json, family   -- saga_prelude.lua
 
@@ -146,7 +146,7 @@ local function enter(j, state, death)
   redis.call('ZREM', index_key(j.tenant, 's:' .. former), j.id)
   redis.call('ZADD', index_key(j.tenant, 's:' .. state), 0, j.id)
   if former == 'queued' then redis.call('ZREM', P .. 'queued:' .. j.po, member(j)) end
-  if state == 'queued' then redis.call('ZADD', P .. 'queued:' .. j.po, NOW, member(j)) end
+  if state == 'queued' and not j.fo then redis.call('ZADD', P .. 'queued:' .. j.po, NOW, member(j)) end
   if former == 'failed' then undie(j) end
   if state == 'failed' and not j.fo then   -- what another system runs, nobody can put back here
     die(j, death or type(j.dr) == 'table' and j.dr or known_death('unknown'))

@@ -1,6 +1,7 @@
 -- Write a job as its log tells it. A: tenant, id, offset (of the log's newest entry that was folded), version (of the job
 -- that was read; -1 when there was none, -2 when it could not be read), fields (of d), static, attempts, targets,
--- timeout_ms. Answers 'restored' | 'moved' (it is no longer as it was read) | 'no-input' (open, and its input is lost).
+-- timeout_ms, death (of what it failed; nil when nobody told). Answers 'restored' | 'moved' (it is no longer as it was
+-- read) | 'no-input' (open, and its input is lost).
 local key = job_key(A.tenant, A.id)
 local well, old = pcall(load_job, A.tenant, A.id)
 if not well or (old and (type(old) ~= 'table' or not old.ve)) then old = nil end
@@ -13,12 +14,21 @@ if open and redis.call('HEXISTS', key, 'i') == 0 then return 'no-input' end
 -- What the log does not know is kept; where it is lost, no fence handed out is as high as the version.
 local j = old or {tenant = A.tenant, id = A.id, fe = A.fields.ve + 1, tg = A.targets, tm = A.timeout_ms}
 for _, name in ipairs({'qa', 'sa', 'fa', 'ra', 'ea', 'pg', 'rs', 'ru', 'er', 'ow'}) do j[name] = nil end
+if j.dg and A.fields.st ~= 'failed' then undie(j) end
 local was_open = old and not TERMINAL[old.st]
 for name, value in pairs(A.fields) do j[name] = value end
 redis.call('HSET', key, 's', A.static)
 redis.call('HSETNX', key, 'i', 'null')
 redis.call('HSETNX', key, 'a', A.attempts)
 j.static = A.static
+
+-- What it holds of the caps is where it always was; none of it is for one that ended or whose next attempt is to come.
+local held = redis.call('SISMEMBER', P .. 'adm:t:' .. j.ty, member(j))
+  + 2 * redis.call('SISMEMBER', P .. 'adm:n:' .. j.tenant, j.id)
+j.ap = redis.call('ZSCORE', lane_key(j.tenant, j.ty), j.id) and 0 or held > 0 and held or nil
+j.pb = (j.st == 'retrying' or j.st == 'waiting') or nil
+if j.ap and (not open or j.pb or j.ap == 0 and HELD[j.st]) then leave(j) end
+if j.st == 'failed' and not j.dg and not j.fo then die(j, A.death or known_death('unknown')) end
 save_job(j)
 
 redis.call('ZADD', index_key(j.tenant, 'all'), 0, j.id)
@@ -30,7 +40,7 @@ if old and was_open ~= open then count_open(j, open and 1 or -1) end
 redis.call('ZREM', P .. 'queued:' .. j.po, member(j))
 if open then
   redis.call('ZREM', P .. 'ended', member(j))
-  if j.st == 'queued' then redis.call('ZADD', P .. 'queued:' .. j.po, NOW, member(j)) end
+  if j.st == 'queued' and not j.fo then redis.call('ZADD', P .. 'queued:' .. j.po, NOW, member(j)) end
   -- Whoever looks at the due set decides: a lost lease is recovered, a message published again.
   redis.call('ZADD', P .. 'due', j.ra or NOW, member(j))
 else
