@@ -5,10 +5,9 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections import Counter
-from collections.abc import Coroutine, Iterable
+from collections.abc import Coroutine
 from typing import Any, TypeVar
 
-import msgspec
 from hypothesis import strategies as st
 from hypothesis.stateful import (
     RuleBasedStateMachine,
@@ -29,6 +28,7 @@ from gateway.jobs.task_types import TaskType, TaskTypes
 from gateway.settings import Settings
 from gateway.store.redis import Store
 from tests.jobs.bench import TRACE
+from tests.jobs.shard import Seen, look, named
 
 T = TypeVar("T")
 
@@ -37,25 +37,6 @@ CAPS = {"capped": 2, "narrow": 1, "free": 0}
 TENANT_CAP = 3
 tenants, types = st.sampled_from(TENANTS), st.sampled_from(list(CAPS))
 index = st.integers(0, 1000)
-
-
-class Seen:
-    """What Redis holds of one shard, read in one go."""
-
-    def __init__(self, jobs: dict[tuple[str, str], dict[str, Any]], keys: dict[str, Any]) -> None:
-        self.jobs = jobs
-        self.keys = keys
-
-    def members(self, prefix: str) -> dict[str, set[str]]:
-        return {name.removeprefix(prefix): found for name, found in self.keys.items() if name.startswith(prefix)}
-
-    def counts(self, name: str) -> Counter[str]:
-        """Return a hash of counters; Counter takes a count of none for one that is not there."""
-        return Counter(self.keys.get(name, {}))
-
-
-def _named(jobs: Iterable[tuple[tuple[str, str], dict[str, Any]]], status: str) -> set[str]:
-    return {f"{tenant} {job_id}" for (tenant, job_id), job in jobs if job["st"] == status}
 
 
 class Slots(RuleBasedStateMachine):
@@ -195,7 +176,7 @@ class Slots(RuleBasedStateMachine):
 
     @invariant()
     def the_sets_are_the_truth(self) -> None:
-        seen = self.seen = self.do(self._look())
+        seen = self.seen = self.do(look(self.store.client, self.tag))
         holding: dict[str, set[str]] = {}
         lanes: dict[str, set[str]] = {}
         for (tenant, job_id), job in seen.jobs.items():
@@ -218,6 +199,7 @@ class Slots(RuleBasedStateMachine):
         self._check_rings(seen, lanes)
         self._check_caps(holding)
         crowds = {f"{tenant} {job_id}" for tenant, ids in seen.members("crowd:").items() for job_id in ids}
+        assert seen.counts("crowded").total() == len(crowds)
         self._check_counts(seen, lanes)
         open_jobs = {f"{tenant} {job_id}" for (tenant, job_id), job in seen.jobs.items() if job["st"] not in TERMINAL}
         assert open_jobs <= seen.members("due")[""] | crowds
@@ -241,9 +223,9 @@ class Slots(RuleBasedStateMachine):
         for lane, ids in lanes.items():
             waiting[lane.split(" ")[1]] += len(ids)
         assert seen.counts("waiting") == waiting
-        assert seen.members("queued:").get("default", set()) == _named(jobs, "queued")
+        assert seen.members("queued:").get("default", set()) == named(jobs, "queued")
         dead = {f"{tenant} {entry.split()[0]}" for tenant in TENANTS for entry in seen.members("dead:").get(tenant, ())}
-        assert dead == _named(jobs, "failed")
+        assert dead == named(jobs, "failed")
         ended = [name for (tenant, name), job in jobs if job["st"] in TERMINAL]
         assert {entry.split()[1] for entry in seen.members("ended").get("", ())} == set(ended)
 
@@ -253,39 +235,6 @@ class Slots(RuleBasedStateMachine):
                 assert len(holding.get(f"t:{name}", ())) <= cap
         for tenant in TENANTS:
             assert len(holding.get(f"n:{tenant}", ())) <= TENANT_CAP
-
-    async def _look(self) -> Seen:
-        client: Any = self.store.client
-        names = [raw.decode().removeprefix(self.tag) for raw in await client.keys(self.tag + "*")]
-        async with client.pipeline(transaction=False) as reading:
-            known = [name for name in names if self._read(reading, name, self.tag + name)]
-            found: list[Any] = await reading.execute()
-        jobs: dict[tuple[str, str], dict[str, Any]] = {}
-        keys: dict[str, Any] = {}
-        for name, content in zip(known, found, strict=True):
-            if name.startswith("job:"):
-                _, tenant, job_id = name.split(":")
-                jobs[tenant, job_id] = msgspec.msgpack.decode(content)
-            elif isinstance(content, dict):
-                keys[name] = {key.decode(): int(count) for key, count in content.items()}
-            else:
-                keys[name] = {item.decode() for item in content}
-        return Seen(jobs, {"due": set(), **keys})
-
-    @staticmethod
-    def _read(reading: Any, name: str, key: str) -> bool:
-        kind = name.partition(":")[0]
-        if kind == "job":
-            reading.hget(key, "d")
-        elif name in {"open", "open:type", "waiting"}:
-            reading.hgetall(key)
-        elif kind in {"lane", "ring", "crowd", "queued"} or name in {"due", "ended", "dead:a", "dead:b"}:
-            reading.zrange(key, 0, -1)
-        elif kind == "adm":
-            reading.smembers(key)
-        else:
-            return False
-        return True
 
     def teardown(self) -> None:
         """Whatever was done, all jobs come to their end once nobody holds them up."""
@@ -300,7 +249,7 @@ class Slots(RuleBasedStateMachine):
             while await self._reap(6, confirmed=True):
                 pass
             await self._work_off()
-            jobs = (await self._look()).jobs
+            jobs = (await look(self.store.client, self.tag)).jobs
             left = {key: job for key, job in jobs.items() if job["st"] not in TERMINAL}
             if not left:
                 break
@@ -308,7 +257,7 @@ class Slots(RuleBasedStateMachine):
                 if job.get("ap") != 0 and job["st"] in {"retrying", *HELD}:  # never those who wait for a slot
                     await self._make_due(tenant, job_id)
         assert left == {}
-        assert (await self._look()).members("adm:") == {}
+        assert (await look(self.store.client, self.tag)).members("adm:") == {}
         await self.context.__aexit__(None, None, None)
 
     async def _work_off(self) -> None:

@@ -264,6 +264,18 @@ async def test_five_thousand_due_jobs_of_one_tenant_hold_up_another_for_a_few_ba
     assert len({message.id for message in seen}) == len(seen) == BACKLOG + 2
 
 
+async def test_those_who_take_turns_count_among_the_open_jobs_of_the_shard(bench: Bench) -> None:
+    for _ in range(6):
+        await submit(bench, "echo", lease_ms=0)
+    await asyncio.sleep(0.002)
+    assert len(await handed_out(bench, limit=2)) == 2
+    assert (await bench.submit(max_due=6))[2] == "overloaded"
+    while await handed_out(bench, limit=2):
+        pass
+    assert (await bench.submit(max_due=6))[2] == "overloaded"
+    assert (await bench.submit(max_due=7))[2] == "accepted"
+
+
 async def test_a_full_shard_and_a_full_tenant_are_told_when_to_come_back(bench: Bench) -> None:
     _, message = await submit(bench, "echo")
     assert message is not None

@@ -4,7 +4,7 @@
 -- Answers {ms until there is more to do, or -1; number of lost leases; entries that failed, one a line; messages …}.
 --
 -- When more is due than one call hands out, the oldest go from due to crowd:<tenant>, and the tenants of crowds take
--- turns: one with 100,000 due jobs holds up another's one for moments only.
+-- turns: one with 100,000 due jobs holds up another's one for moments only. crowded is how many are in crowds.
 generation()   -- a new master learns within a moment that it is one, also when nobody publishes
 local answer, lost, failed, size = {0, 0, ''}, 0, '', 0
 local MOST = 4 * 1024 * 1024   -- bytes of messages in one answer
@@ -145,7 +145,7 @@ local function spread()
     crowd[#crowd + 1], crowd[#crowd + 2] = found[i + 1], id
   end
   for tenant, crowd in pairs(of) do
-    redis.call('ZADD', P .. 'crowd:' .. tenant, unpack(crowd))
+    redis.call('INCRBY', P .. 'crowded', redis.call('ZADD', P .. 'crowd:' .. tenant, unpack(crowd)))
     redis.call('ZADD', P .. 'crowds', 'NX', NOW, tenant)
   end
   redis.call('ZREMRANGEBYRANK', P .. 'due', 0, #found / 2 - 1)
@@ -153,12 +153,14 @@ end
 
 -- The tenants of crowds in turn. What has a due time again has been looked at since.
 local function serve_crowds(budget)
+  if budget < 1 then return end
   local tenants = redis.call('ZRANGE', P .. 'crowds', 0, budget - 1)
   for _, tenant in ipairs(tenants) do
     local key, share = P .. 'crowd:' .. tenant, math.max(1, math.floor(budget / #tenants))
     while share > 0 and size <= MOST do
       local id = redis.call('ZPOPMIN', key)[1]
       if not id then break end
+      redis.call('DECR', P .. 'crowded')
       local entry = tenant .. ' ' .. id
       if not redis.call('ZSCORE', P .. 'due', entry) then attempt(act, entry) end
       share = share - 1

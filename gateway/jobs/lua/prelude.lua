@@ -116,6 +116,9 @@ local function count_open(j, change)
   redis.call('HINCRBY', P .. 'open:type', j.ty, change)
 end
 
+-- How many of the shard are open. Those in crowds (due.lua) have no due time, save for some that got one since.
+local function open_here() return redis.call('ZCARD', P .. 'due') + tonumber(redis.call('GET', P .. 'crowded') or 0) end
+
 -- A log gets no more, unless the job runs again: give back the room it was made with (4 KiB, for three small events).
 -- Redis copies a stream to the size it has.
 local function trim(j)

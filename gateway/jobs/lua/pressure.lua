@@ -8,7 +8,7 @@ if A.pool then
 elseif A.tenant then
   count = tonumber(redis.call('HGET', P .. 'open', A.tenant) or 0)
 else
-  count = redis.call('ZCARD', P .. 'due')
+  count = open_here()
 end
 
 local key = P .. 'ends:' .. (A.pool and A.pool .. '.' .. A.priority or A.tenant or '')
