@@ -42,7 +42,7 @@ class Mortal(JobStore):
     async def _gather(self, script: Script, tenant: str, **arguments: object) -> Any:
         return await self._mortally(super()._gather, script, tenant, **arguments)
 
-    async def _mortally(self, run: Callable[..., Awaitable[Any]], *which: object, **arguments: object) -> Any:
+    async def _mortally(self, run: Callable[..., Awaitable[Any]], /, *which: object, **arguments: object) -> Any:
         self._left -= 1
         if self._left == 0 and self._after:
             await run(*which, **arguments)
