@@ -4,7 +4,7 @@
 -- Answers {ms until there is more to do, or -1; number of lost leases; entries that failed, one a line; messages …}.
 --
 -- When more is due than one call hands out, the oldest go from due to crowd:<tenant>, and the tenants of crowds take
--- turns: one with 100,000 due jobs holds up another's one for moments only. crowded is how many are in crowds.
+-- turns: one with 100,000 due jobs holds up another's one for moments only. `crowded` is how many are in crowds.
 generation()   -- a new master learns within a moment that it is one, also when nobody publishes
 local answer, lost, failed, size = {0, 0, ''}, 0, '', 0
 local MOST = 4 * 1024 * 1024   -- bytes of messages in one answer
@@ -114,8 +114,8 @@ local function disown(entry)
     local child = load_job(tenant, redis.call('HGET', key, 'c' .. number) or '')
     if child then cancel_job(child) end   -- an outcome is nobody's id
   end
-  redis.call('HSET', key, 'swept', upto)
   if not j or not j.cn or upto >= j.cn[1] then redis.call('SREM', P .. 'abandoned', entry) end
+  if j then redis.call('HSET', key, 'swept', upto) end   -- of one that is forgotten by now nothing comes back
 end
 
 local abandoned = redis.call('SRANDMEMBER', P .. 'abandoned')
@@ -171,6 +171,7 @@ local function serve_crowds(budget)
       redis.call('ZREM', P .. 'crowds', tenant)
     end
   end
+  if redis.call('EXISTS', P .. 'crowds') == 0 then redis.call('DEL', P .. 'crowded') end
 end
 
 -- The first job of a lane gets its slots, which are free.

@@ -14,8 +14,7 @@ if open and redis.call('HEXISTS', key, 'i') == 0 then return 'no-input' end
 -- What the log does not know is kept; where it is lost, no fence handed out is as high as the version.
 local j = old or {tenant = A.tenant, id = A.id, fe = A.fields.ve + 1, tg = A.targets, tm = A.timeout_ms}
 for _, name in ipairs({'qa', 'sa', 'fa', 'ra', 'ea', 'pg', 'rs', 'ru', 'er', 'ow'}) do j[name] = nil end
-if j.dg and A.fields.st ~= 'failed' then undie(j) end
-local was_open = old and not TERMINAL[old.st]
+local was, was_open = old and old.st, old and not TERMINAL[old.st]
 for name, value in pairs(A.fields) do j[name] = value end
 redis.call('HSET', key, 's', A.static)
 redis.call('HSETNX', key, 'i', 'null')
@@ -28,7 +27,17 @@ local held = redis.call('SISMEMBER', P .. 'adm:t:' .. j.ty, member(j))
 j.ap = redis.call('ZSCORE', lane_key(j.tenant, j.ty), j.id) and 0 or held > 0 and held or nil
 j.pb = (j.st == 'retrying' or j.st == 'waiting') or nil
 if j.ap and (not open or j.pb or j.ap == 0 and HELD[j.st]) then leave(j) end
-if j.st == 'failed' and not j.dg and not j.fo then die(j, A.death or known_death('unknown')) end
+if not open and j.uk then free_unique(j) end
+if j.st ~= 'failed' or j.fo then
+  undie(j)
+elseif was ~= 'failed' then   -- else it is a dead letter still, or somebody discarded it
+  local group = A.death.group[1]
+  if redis.call('ZSCORE', dead_key(j.tenant), j.id .. ' ' .. group) then
+    j.dg, j.dr = group, A.death.reason
+  else
+    die(j, A.death)
+  end
+end
 save_job(j)
 
 redis.call('ZADD', index_key(j.tenant, 'all'), 0, j.id)
