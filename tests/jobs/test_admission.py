@@ -169,9 +169,8 @@ async def test_a_job_that_was_put_back_is_not_started_by_a_message_of_before(ben
     assert following.id == second
     assert await bench.claim(message, token="delivered again") == "waiting"
     await run(bench, following)
-    (again,) = await handed_out(bench)
-    assert again == message
-    await run(bench, again)
+    assert await handed_out(bench) == [message]
+    await run(bench, message)
 
 
 @pytest.mark.parametrize("delay_ms", [0, 60_000])
