@@ -157,6 +157,38 @@ async def test_a_retry_gives_its_slot_to_who_waits(bench: Bench) -> None:
     assert [(message.id, message.attempt) for message in await handed_out(bench)] == [(first, 2)]
 
 
+async def test_a_job_that_was_put_back_is_not_started_by_a_message_of_before(bench: Bench) -> None:
+    await register(bench, "capped", cap=1)
+    first, message = await submit(bench, "capped")
+    second, _ = await submit(bench, "capped")
+    assert message is not None
+    claim = await bench.claim(message)
+    assert isinstance(claim, Claim)
+    await bench.jobs.advance("default", first, fence=claim.fence, op=1, to="released")
+    (following,) = await handed_out(bench)  # the slot goes to the next one; the first waits for one
+    assert following.id == second
+    assert await bench.claim(message, token="delivered again") == "waiting"
+    await run(bench, following)
+    assert await handed_out(bench) == [message]
+    await run(bench, message)
+
+
+@pytest.mark.parametrize("delay_ms", [0, 60_000])
+async def test_what_is_told_of_a_message_after_the_job_was_put_back_changes_nothing(
+    bench: Bench, delay_ms: int
+) -> None:
+    job_id, message = await submit(bench, "echo")
+    assert message is not None
+    claim = await bench.claim(message)
+    assert isinstance(claim, Claim)
+    facts: dict[str, Any] = {"error": "{}", "delay_ms": delay_ms}
+    await bench.jobs.advance("default", job_id, fence=claim.fence, op=1, to="snoozed", **facts)
+    await bench.jobs.queued(message)  # faster than its confirmation; the queue has it no longer
+    assert await bench.claim(message, token="delivered again") == "leased"
+    assert (await bench.job(job_id))["status"] == "retrying"
+    assert len(await handed_out(bench)) == (0 if delay_ms else 1)
+
+
 async def test_a_higher_cap_lets_those_who_wait_go_on(bench: Bench) -> None:
     await register(bench, "capped", cap=1)
     jobs = [await submit(bench, "capped") for _ in range(3)]

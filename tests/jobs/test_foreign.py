@@ -121,6 +121,17 @@ async def test_silence_ends_a_job(bench: Bench) -> None:
     assert (await bench.jobs.due(bench.tag, limit=10, lease=5, publish=True)).next_ms == -1
 
 
+async def test_a_restart_of_redis_is_no_silence(bench: Bench, foreign: ForeignJobs) -> None:
+    await bench.jobs.register({"echo": ("celery", 3, 60.0)})  # a pool that is named like the other system
+    job_id = new_id("job_")
+    await see(foreign, job_id, ONE[0])
+    while await bench.jobs.recheck(bench.tag, delay=0):
+        pass
+    await bench.jobs.requeue(bench.tag, "celery")
+    await bench.jobs.due(bench.tag, limit=10, lease=5, publish=True)
+    assert (await bench.job(job_id))["status"] == "queued"
+
+
 async def test_a_running_job_that_is_cancelled_here_is_to_be_revoked(bench: Bench, foreign: ForeignJobs) -> None:
     job_id = new_id("job_")
     await see(foreign, job_id, *ONE[:2])

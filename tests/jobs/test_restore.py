@@ -15,9 +15,10 @@ from gateway.__main__ import main
 from gateway.errors import StaleFence
 from gateway.jobs.dead_filter import Filter
 from gateway.jobs.deadletters import DeadLetters
+from gateway.jobs.local import LocalQueue
 from gateway.jobs.records import Claim
 from gateway.jobs.restore import DAMAGED, MISSING, Restorer
-from gateway.jobs.task_types import TaskType
+from gateway.jobs.task_types import TaskType, TaskTypes
 from tests.jobs.bench import TENANT, Bench
 from tests.jobs.test_replay import ERROR
 from tests.jobs.walks import Walk
@@ -88,6 +89,27 @@ async def test_a_running_job_that_was_unreadable_is_recovered_and_its_worker_ref
     assert message.timeout == 60
     assert isinstance(await bench.claim(message, token="next"), Claim)
     assert not (await restorer.check(TENANT, job_id)).differences
+
+
+async def test_what_an_unreadable_job_held_of_a_cap_comes_free_again(bench: Bench, restorer: Restorer) -> None:
+    await bench.jobs.register({"echo": TaskType("default", 3, 60, 1)})
+    job_id, _, _ = await bench.running()
+    await bench.store.client.hset(key(bench, job_id), "d", "broken")
+    assert await restorer.restore(await restorer.check(TENANT, job_id)) is None
+    (known,) = await TaskTypes(bench.store).known()
+    assert known.admitted == 1
+    assert (await bench.jobs.due(bench.tag, limit=10, lease=60, publish=True)).lost == 1
+    (known,) = await TaskTypes(bench.store).known()
+    assert known.admitted == 0
+
+
+async def test_a_failed_job_comes_back_as_a_dead_letter(bench: Bench, restorer: Restorer) -> None:
+    job_id = await ended(bench)
+    await bench.store.client.hdel(key(bench, job_id), "d")
+    letters = DeadLetters(bench.store, LocalQueue(), bench.settings)
+    assert not (await letters.find(TENANT, Filter(), limit=10, bare=True)).items
+    assert await restorer.restore(await restorer.check(TENANT, job_id)) is None
+    assert (await letters.find(TENANT, Filter(), limit=10, bare=True)).items == [job_id.encode()]
 
 
 async def test_what_cannot_be_restored_is_left_alone(bench: Bench, restorer: Restorer) -> None:

@@ -20,7 +20,7 @@ local function wait_for_children(j)
   if A.fail_fast and failed then left = 0 end
   redis.call('HSETNX', key, 'w' .. A.gather, NOW + A.wait_ms)
   j.cw = {left = left, of = of, ff = A.fail_fast, till = tonumber(redis.call('HGET', key, 'w' .. A.gather))}
-  j.fe, j.ck = j.fe + 1, nil
+  j.fe, j.ck, j.pb = j.fe + 1, nil, true
   set_progress(j)
   enter(j, 'waiting')
   due_at(j, left == 0 and NOW or j.cw.till)

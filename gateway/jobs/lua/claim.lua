@@ -10,8 +10,8 @@ local function claimed() return {'claimed', j.fe, j.ma, j.tm, j.tp, j.ax or 0, t
 if HELD[j.st] and j.ck == A.token then return claimed() end
 if TERMINAL[j.st] then return {'drop', j.st} end
 if j.rn ~= A.run or j.at ~= A.attempt then return {'drop', 'another attempt'} end
-if j.st ~= 'queued' and not ready(j) then return {'drop', j.st == 'waiting' and 'waiting' or 'leased'} end
 if j.ap == 0 then return {'drop', 'waiting'} end
+if not expected(j) then return {'drop', j.st == 'waiting' and 'waiting' or 'leased'} end
 if j.ea and j.ea <= NOW then
   expire(j)
   return {'drop', 'expired'}

@@ -51,6 +51,10 @@ end
 local function held_up(j) return not A.publish or A.blocked[j.po .. '.' .. j.pr] end
 
 local function hand_out(j)
+  if j.pb then
+    j.pb = nil
+    save_job(j)
+  end
   due_at(j, NOW + A.lease_ms)
   answer[#answer + 1] = message(j)
   size = size + #answer[#answer]

@@ -9,7 +9,8 @@
 --      ap admitted: 1 holds a slot of its type's cap, 2 of its tenant's, 3 of both, 0 waits for one (slots_prelude.lua),
 --      fe fence, on last operation of this fence, lf the fence it was of, ck token of the claim, cr crashes in this run, pc progress
 --      entries in the log, px offset up to which progress was pruned, uk unique key, ax how often the present attempt
---      was put back without being burnt, dg its group while it is among the dead letters, dr why it failed last, or of
+--      was put back without being burnt, pb the job was put back and has not been published since, so that a message that
+--      is still about is none of this try, dg its group while it is among the dead letters, dr why it failed last, or of
 --      what it would die now {reason, group}, sg saga, pa parent, cn children, cp their progress, cw which are waited
 --      for: see saga_prelude.lua
 --      of a foreign job: fo the system that runs it, fu its id there, by names the start it told of, nx the next
@@ -19,7 +20,7 @@
 --   e  effects (once.lua)
 -- uniq:<tenant>:<type>:<key> is the id of the open job that has the unique key.
 -- Indexes: ix:<tenant>:{all | s:<status> | t:<type> | o:<owner> | p:<parent>} by id (ids sort by time); open {tenant:
--- count}, open:type {type: count}; due (by time) and ended (by end) and queued:<pool> (by time) hold '<tenant> <id>'.
+-- count}, open:type {type: count}; due (by time) and ended (by end) and queued:<pool> (by time; not foreign ones) hold '<tenant> <id>'.
 
 local saga_json, family   -- saga_prelude.lua
 
@@ -148,12 +149,12 @@ end
 local function enter(j, state, death)
   local former = j.st
   j.st = state
-  if TERMINAL[state] then j.fa, j.ck, j.ra, j.wk, j.lf = NOW, nil, nil, nil, nil end
+  if TERMINAL[state] then j.fa, j.ck, j.ra, j.wk, j.lf, j.pb = NOW, nil, nil, nil, nil, nil end
   if EVENT[state] then emit(j, EVENT[state]) end
   redis.call('ZREM', index_key(j.tenant, 's:' .. former), j.id)
   redis.call('ZADD', index_key(j.tenant, 's:' .. state), 0, j.id)
   if former == 'queued' then redis.call('ZREM', P .. 'queued:' .. j.po, member(j)) end
-  if state == 'queued' then redis.call('ZADD', P .. 'queued:' .. j.po, NOW, member(j)) end
+  if state == 'queued' and not j.fo then redis.call('ZADD', P .. 'queued:' .. j.po, NOW, member(j)) end
   if former == 'failed' then undie(j) end
   if state == 'failed' and not j.fo then   -- what another system runs, nobody can put back here
     die(j, death or type(j.dr) == 'table' and j.dr or known_death('unknown'))
@@ -219,7 +220,7 @@ end
 -- Give the job back to the due set for another attempt, or the same one again.
 local function retry_at(j, ms, attempt)
   if attempt ~= j.at then j.ax = nil end
-  j.at, j.ra, j.ck = attempt, ms, nil
+  j.at, j.ra, j.ck, j.pb = attempt, ms, nil, true
   j.fe = j.fe + 1   -- whoever still works on it can no longer write
   enter(j, 'retrying')
   due_at(j, ms)

@@ -1,6 +1,7 @@
 -- Write a job as its log tells it. A: tenant, id, offset (of the log's newest entry that was folded), version (of the job
 -- that was read; -1 when there was none, -2 when it could not be read), fields (of d), static, attempts, targets,
--- timeout_ms, death (of one that failed). Answers 'restored' | 'moved' (it is no longer as it was read) | 'no-input' (open, and its input is lost).
+-- timeout_ms, death (of what it failed; nil when nobody told). Answers 'restored' | 'moved' (it is no longer as it was
+-- read) | 'no-input' (open, and its input is lost).
 local key = job_key(A.tenant, A.id)
 local well, old = pcall(load_job, A.tenant, A.id)
 if not well or (old and (type(old) ~= 'table' or not old.ve)) then old = nil end
@@ -19,10 +20,14 @@ redis.call('HSET', key, 's', A.static)
 redis.call('HSETNX', key, 'i', 'null')
 redis.call('HSETNX', key, 'a', A.attempts)
 j.static = A.static
-if not open then
-  if j.ap then leave(j) end
-  if j.uk then free_unique(j) end
-end
+
+-- What it holds of the caps is where it always was; none of it is for one that ended or whose next attempt is to come.
+local held = redis.call('SISMEMBER', P .. 'adm:t:' .. j.ty, member(j))
+  + 2 * redis.call('SISMEMBER', P .. 'adm:n:' .. j.tenant, j.id)
+j.ap = redis.call('ZSCORE', lane_key(j.tenant, j.ty), j.id) and 0 or held > 0 and held or nil
+j.pb = (j.st == 'retrying' or j.st == 'waiting') or nil
+if j.ap and (not open or j.pb or j.ap == 0 and HELD[j.st]) then leave(j) end
+if not open and j.uk then free_unique(j) end
 if j.st ~= 'failed' or j.fo then
   undie(j)
 elseif was ~= 'failed' then   -- else it is a dead letter still, or somebody discarded it
@@ -44,7 +49,7 @@ if old and was_open ~= open then count_open(j, open and 1 or -1) end
 redis.call('ZREM', P .. 'queued:' .. j.po, member(j))
 if open then
   redis.call('ZREM', P .. 'ended', member(j))
-  if j.st == 'queued' then redis.call('ZADD', P .. 'queued:' .. j.po, NOW, member(j)) end
+  if j.st == 'queued' and not j.fo then redis.call('ZADD', P .. 'queued:' .. j.po, NOW, member(j)) end
   -- Whoever looks at the due set decides: a lost lease is recovered, a message published again.
   redis.call('ZADD', P .. 'due', j.ra or NOW, member(j))
 else

@@ -75,10 +75,14 @@ local function cancel_job(j)
   save_job(j)
 end
 
--- Whether the job may be published and claimed: a parent not before its children have ended, or its patience.
+-- Whether the job may be published: a parent not before its children have ended, or its patience.
 local function ready(j)
   return TO_PUBLISH[j.st] and not (j.st == 'waiting' and j.cw and j.cw.left > 0 and NOW < j.cw.till)
 end
+
+-- Whether a message of its attempt is of use. Not of a job that was put back, which keeps its attempt: that has given
+-- back its slot, and may have to wait, until it is published again.
+local function expected(j) return j.st == 'queued' or ready(j) and not j.pb end
 
 -- A parent's progress: every child is one, and what it has done of it counts.
 local function set_progress(j)

@@ -5,7 +5,7 @@ local j = load_job(A.tenant, A.id)
 if not j then
   return redis.call('EXISTS', P .. 'gone:' .. A.tenant .. ':' .. A.id) == 1 and 'withdrawn' or 'missing'
 end
-if j.rn ~= A.run or j.at ~= A.attempt or (j.st ~= 'queued' and not ready(j)) then return 'over' end
+if j.rn ~= A.run or j.at ~= A.attempt or not expected(j) then return 'over' end
 if not A.death then
   if j.st == 'queued' then unqueue(j, NOW + A.delay_ms) end
   return 'due'
