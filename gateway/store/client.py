@@ -31,6 +31,9 @@ class Client(Redis):
 
     async def execute_command(self, *arguments: Any, **options: Any) -> Any:  # noqa: ANN401 - the driver's own
         """Run one command to its end."""
+        if asyncio.current_task() in self._running:
+            # A task of ours, which nobody cancels: what runs gathered scripts need not pay for a second one.
+            return await super().execute_command(*arguments, **options)  # type: ignore[no-untyped-call] # the driver's
         return await self.finish(super().execute_command(*arguments, **options))  # type: ignore[no-untyped-call] # the driver's
 
     async def finish(self, work: Coroutine[Any, Any, Any]) -> Any:  # noqa: ANN401 - what a command answers
