@@ -78,7 +78,25 @@ class Free(Said, frozen=True):
     name: str
 
 
-Question = Begin | End | Admit | Report | Take | Free
+class Publish(Said, frozen=True):
+    """An event is to be published; answered by its id.
+
+    Attributes:
+        channels: their names.
+        type: of the event.
+        data: JSON.
+        id: what tells it from others, if the task says so.
+        subject: of the event.
+    """
+
+    channels: tuple[str, ...]
+    type: str
+    data: bytes
+    id: str | None
+    subject: str | None
+
+
+Question = Begin | End | Admit | Report | Take | Free | Publish
 
 
 class Asker(Protocol):

@@ -18,6 +18,7 @@ from consumers.desk import Desk, Services
 from consumers.outcome import GiveUp, Snooze, Suspended, TaskCancelled, TaskTimeout, after_error, encode_result
 from consumers.patience import until_stored
 from consumers.process import run_in_process
+from consumers.publishing import Publisher
 from consumers.pulse import Pulse
 from consumers.registry import Task
 from consumers.saga import Steps
@@ -87,7 +88,9 @@ class Attempt:
     def _open_desk(self) -> Desk:
         held = Claimed(self._message.tenant, self._message.id, self._claim.fence)
         lease = self._tools.settings.lease
-        self._ctx.desk = Desk(self._tools.services, held, self._claim.snoozes, lease, self._end)
+        services = self._tools.services
+        publisher = Publisher(services.channels, self._message)
+        self._ctx.desk = Desk(services, held, self._claim.snoozes, lease, self._end, publisher)
         return self._ctx.desk
 
     def release(self) -> None:

@@ -11,14 +11,17 @@ from typing import Final, NamedTuple, Self
 
 import structlog
 
-from consumers.asking import Admit, Begin, End, Free, Question, Report, Take, Value
+from consumers.asking import Admit, Begin, End, Free, Publish, Question, Report, Take, Value
 from consumers.context import Cancelled
 from consumers.grips import Grips
 from consumers.outcome import BreakerOpen, GiveUp, Uncertain, put_back
 from consumers.patience import until_stored
+from consumers.publishing import Publisher
 from gateway.errors import GatewayError
 from gateway.jobs.effects import MAX_EFFECT, MAX_EFFECTS, Claimed, EffectStore
+from gateway.settings import Settings
 from gateway.store.breakers import Breakers, Outcome, Rules
+from gateway.store.channels import ChannelStore
 from gateway.store.locks import Locks
 from gateway.store.redis import Store
 
@@ -36,11 +39,12 @@ class Services(NamedTuple):
     effects: EffectStore
     breakers: Breakers
     locks: Locks
+    channels: ChannelStore
 
     @classmethod
-    def of(cls, store: Store) -> Self:
+    def of(cls, store: Store, settings: Settings) -> Self:
         """Make them on one Redis."""
-        return cls(EffectStore(store), Breakers(store), Locks(store))
+        return cls(EffectStore(store), Breakers(store), Locks(store), ChannelStore(store, settings))
 
 
 class _Passage(NamedTuple):
@@ -58,14 +62,22 @@ class Desk:
         snoozes: how often this attempt was put back before.
         lease: seconds, of the job.
         on_lost: called with the error when a lock's lease has ended.
+        publisher: of the attempt's events.
     """
 
     def __init__(
-        self, services: Services, job: Claimed, snoozes: int, lease: float, on_lost: Callable[[Exception], None]
+        self,
+        services: Services,
+        job: Claimed,
+        snoozes: int,
+        lease: float,
+        on_lost: Callable[[Exception], None],
+        publisher: Publisher,
     ) -> None:
         self._services = services
         self._job = job
         self._snoozes = snoozes
+        self._publisher = publisher
         self._begun: dict[str, str] = {}  # effects under way, and their tokens
         self._passages: dict[int, _Passage] = {}
         self._count = 0
@@ -82,7 +94,7 @@ class Desk:
             StaleFence: the job is another worker's.
             Cancelled: the attempt is over.
         """
-        if self._closed and isinstance(question, Begin | Admit | Take):
+        if self._closed and isinstance(question, Begin | Admit | Take | Publish):
             raise Cancelled("the job is no longer this attempt's")
         match question:
             case Begin():
@@ -99,6 +111,8 @@ class Desk:
                 return await self.grips.take(question.name, question.ttl, min(question.wait, left))
             case Free():
                 await self.grips.free(question.name)
+            case Publish():
+                return await self._publisher.publish(question)
         return None
 
     def shut(self) -> None:

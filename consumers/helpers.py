@@ -1,15 +1,15 @@
-"""What a context offers besides the facts of its job: effects that happen once, breakers, locks."""
+"""What a context offers besides the facts of its job: effects that happen once, breakers, locks, events."""
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
-from consumers.asking import Question, Value
+from consumers.asking import Publish, Question, Value
 from consumers.breaker import Breaker
 from consumers.effects import once, once_sync
 from consumers.locks import Lock
-from consumers.outcome import GiveUp
+from consumers.outcome import GiveUp, encode_result
 from gateway.store.breakers import Rules
 
 
@@ -84,3 +84,53 @@ class Helpers:
             wait: seconds to wait for it here, holding the worker's slot, before the job is put back.
         """
         return Lock(self, name, ttl, wait)
+
+    async def publish(
+        self,
+        channels: str | Sequence[str],
+        type_: str,
+        data: object = None,
+        *,
+        event_id: str | None = None,
+        subject: str | None = None,
+    ) -> str:
+        """Publish an event to channels of the tenant, under the rules of `POST /v1/events`; returns its id.
+
+        Args:
+            channels: one name, or up to 64; neither `jobs` nor `job:…`.
+            type_: with a dot in it; neither `job.…` nor `gateway.…`.
+            data: JSON; the event may have 256 KiB.
+            event_id: makes it idempotent: a channel that has had it in the last five minutes gets it no second time.
+                Made of `idempotency_key`, it is the same in every attempt.
+            subject: CloudEvents `subject`.
+
+        Raises:
+            GiveUp: a rule is broken.
+            Cancelled: the job is no longer this attempt's.
+        """
+        return _text(await self.ask(_publication(channels, type_, data, event_id, subject)))
+
+    def publish_sync(
+        self,
+        channels: str | Sequence[str],
+        type_: str,
+        data: object = None,
+        *,
+        event_id: str | None = None,
+        subject: str | None = None,
+    ) -> str:
+        """Do the same from a task in a thread or a process."""
+        return _text(self.ask_sync(_publication(channels, type_, data, event_id, subject)))
+
+
+def _publication(
+    channels: str | Sequence[str], type_: str, data: object, event_id: str | None, subject: str | None
+) -> Publish:
+    names = (channels,) if isinstance(channels, str) else tuple(channels)
+    return Publish(names, type_, encode_result(data, "data"), event_id, subject)
+
+
+def _text(answer: Value) -> str:
+    if not isinstance(answer, bytes):
+        raise TypeError(answer)
+    return answer.decode()

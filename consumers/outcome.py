@@ -210,8 +210,8 @@ def printable(text: str, limit: int = MAX_MESSAGE) -> str:
     return text[:limit].encode("utf-8", "replace").decode()
 
 
-def encode_result(value: object) -> bytes:
-    """Write a task's result as JSON.
+def encode_result(value: object, what: str = "result") -> bytes:
+    """Write a task's result, or something else it gives, as JSON.
 
     Raises:
         GiveUp: it is none.
@@ -219,4 +219,4 @@ def encode_result(value: object) -> bytes:
     try:
         return msgspec.json.encode(value)
     except (TypeError, ValueError, OverflowError, RecursionError) as error:
-        raise GiveUp(f"the result is not JSON: {error}") from error
+        raise GiveUp(f"the {what} is not JSON: {error}") from error

@@ -130,7 +130,7 @@ class Worker:
                     arguments=self._rebuilder.arguments,
                     pulse=Pulse(self._settings.lease),
                     attachments=attachments,
-                    services=Services.of(self._store.redis),
+                    services=Services.of(self._store.redis, self._settings),
                 )
                 # The queues stand before the types are known: a submission must not meet a missing queue.
                 if await self._unless_stopped(self._queue.declare(self._plan.pool)):

@@ -55,6 +55,7 @@ async def run_dev(host: str, port: int, data: Path, concurrency: int) -> None:
 async def _settings(stack: AsyncExitStack, data: Path) -> Settings:
     """Settle what is not set: an embedded Redis, an in-process queue, secrets kept in the data folder."""
     given = os.environ
+    given.setdefault("EXAMPLES_DATA", str(data))  # where the example tasks keep what is theirs
     chosen: dict[str, Any] = {"attachments_dir": str(data / "attachments")}
     if PREFIX + "REDIS_URL" not in given:
         chosen["redis_url"] = await stack.enter_async_context(embedded_redis(data / "redis"))

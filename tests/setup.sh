@@ -16,6 +16,7 @@ missing() {
     have chromium || have chromium-browser || echo chromium
     have node || echo nodejs
     have npm || echo npm
+    have ffmpeg || echo ffmpeg
     [ "$FOR" = bench ] || return 0
     have cc || echo gcc libc6-dev
     # nchan is packaged for Debian and Ubuntu only; elsewhere the tables do without its rows.

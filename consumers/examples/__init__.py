@@ -1,5 +1,5 @@
-"""The tasks that `gateway dev` runs: `echo`, `report.csv`, `image.thumbnails` and `order.process`."""
+"""The tasks that `gateway dev` runs."""
 
-from consumers.examples import echo, orders, report, thumbnails
+from consumers.examples import campaign, echo, mail, orders, report, social, sync, thumbnails, video
 
-__all__ = ["echo", "orders", "report", "thumbnails"]
+__all__ = ["campaign", "echo", "mail", "orders", "report", "social", "sync", "thumbnails", "video"]

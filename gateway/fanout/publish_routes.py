@@ -12,23 +12,10 @@ from starlette.routing import Route
 
 from gateway.auth.access import Access
 from gateway.auth.principals import Principal, principal_of
-from gateway.errors import BodyTooLarge, FieldError, Forbidden, InvalidFields, PositionLost
-from gateway.events import (
-    MAX_CHANNELS,
-    MAX_EVENT_BYTES,
-    DataSchema,
-    EventId,
-    EventType,
-    Position,
-    ProducerChannel,
-    Publication,
-    Subject,
-    channel_fault,
-    draft,
-    new_id,
-    oversized,
-)
+from gateway.errors import FieldError, Forbidden, InvalidFields, PositionLost
+from gateway.events import Position, Publication, channel_fault
 from gateway.store.channels import ChannelStore, Outgoing
+from gateway.store.produced import NewEvent, outgoing
 from gateway.web.bodies import read_body
 from gateway.web.context import trace_of
 from gateway.web.decoding import decode
@@ -39,17 +26,6 @@ MAX_EVENTS = 1000
 MAX_BODY = 16 * 1024 * 1024
 MAX_PAGE = 1000
 _NO_DATA = msgspec.Raw(b"")
-
-
-class NewEvent(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """One event of `POST /v1/events`."""
-
-    type: EventType
-    channels: Annotated[tuple[ProducerChannel, ...], msgspec.Meta(min_length=1, max_length=MAX_CHANNELS)]
-    data: msgspec.Raw
-    subject: Subject | None = None
-    dataschema: DataSchema | None = None
-    id: EventId | None = None
 
 
 class NewEvents(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -91,9 +67,10 @@ class _Handlers:
         events = decode(body, NewEvents).events if several else [decode(body, NewEvent)]
         await self._allow(principal, events)
         trace = trace_of(request.scope)
-        outgoing = [_outgoing(event, trace.traceparent if trace else None) for event in events]
-        positions = await self._channels.publish_many(principal.tenant, outgoing)
-        recorded = [_recorded(item, found) for item, found in zip(outgoing, positions, strict=True)]
+        traceparent = trace.traceparent if trace else None
+        drafts = [outgoing(event, source="/v1/events", traceparent=traceparent) for event in events]
+        positions = await self._channels.publish_many(principal.tenant, drafts)
+        recorded = [_recorded(item, found) for item, found in zip(drafts, positions, strict=True)]
         return json_response({"events": recorded} if several else recorded[0], 202)
 
     async def _allow(self, principal: Principal, events: Sequence[NewEvent]) -> None:
@@ -125,21 +102,6 @@ class _Handlers:
 
 def _shown(publication: Publication) -> dict[str, object]:
     return {"offset": publication.offset, "event": msgspec.Raw(publication.event)}
-
-
-def _outgoing(event: NewEvent, traceparent: str | None) -> Outgoing:
-    made = draft(
-        event.type,
-        bytes(event.data),
-        id_=event.id or new_id("evt_"),
-        source="/v1/events",
-        subject=event.subject,
-        dataschema=event.dataschema,
-        traceparent=traceparent,
-    )
-    if oversized(made):
-        raise BodyTooLarge(f"An event is over {MAX_EVENT_BYTES} bytes")
-    return Outgoing(made, tuple(dict.fromkeys(event.channels)), dedupe=event.id is not None)
 
 
 def _recorded(item: Outgoing, found: Sequence[Position]) -> Recorded:

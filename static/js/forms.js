@@ -8,6 +8,7 @@ import { h, setText } from "./dom.js";
 import { checkField, field, FieldProblem, numberField, readJson, readNumber, selectField } from "./fields.js";
 import { byteLength, formatBytes } from "./format.js";
 import { imageToFit } from "./image.js";
+import { SAMPLES } from "./samples.js";
 
 /** @typedef {import("./fields.js").Field} Field */
 /**
@@ -132,13 +133,24 @@ function echoForm() {
 
 /** @returns {JobForm} */
 function anyForm() {
+  const sample = selectField(
+    "Begin with",
+    SAMPLES.map(({ label }, at) => [String(at), label]),
+  );
   const type = field(
     "Type",
-    h("input", { type: "text", value: "echo", spellcheck: "false", autocapitalize: "none", autocomplete: "off" }),
+    h("input", { type: "text", spellcheck: "false", autocapitalize: "none", autocomplete: "off" }),
   );
   const area = h("textarea", { spellcheck: "false", rows: 7 });
-  /** @type {HTMLTextAreaElement} */ (area).value = '{\n  "value": "hello",\n  "seconds": 2\n}';
   const input = field("Input (JSON)", area);
+  const begin = () => {
+    const chosen = SAMPLES[Number(sample.control.value)];
+    type.control.value = chosen.type;
+    input.control.value = JSON.stringify(chosen.input, null, 2);
+    for (const each of [type, input]) each.setError("");
+  };
+  sample.control.addEventListener("change", begin);
+  begin();
   const delay = numberField("Delay (seconds)", { placeholder: "0" });
   const read = async () => {
     const name = type.control.value.trim();
@@ -155,7 +167,7 @@ function anyForm() {
     id: "any",
     label: "Any",
     lead: "Whatever type a worker has registered.",
-    elements: [type.element, input.element, delay.element],
+    elements: [sample.element, type.element, input.element, delay.element],
     pointers,
     read,
   };

@@ -197,6 +197,22 @@ async def test_it_fits_and_looks_right(page: Page, root_key: str, scheme: Litera
     assert await page.evaluate("() => document.documentElement.scrollWidth <= window.innerWidth")
 
 
+async def test_every_sample_of_the_form_for_any_type_can_be_submitted(page: Page, root_key: str) -> None:
+    await sign_in(page, root_key)
+    await page.get_by_role("tab", name="Any").click()
+    form = page.locator("#form-any")
+    samples = await form.get_by_label("Begin with").locator("option").all_inner_texts()
+    assert len(samples) == 7
+    ends: dict[str, str] = {}
+    for sample in samples:
+        await form.get_by_label("Begin with").select_option(label=sample)
+        await form.get_by_role("button", name="Submit").click()
+        ends[await accepted_id(form)] = "Failed" if "fails" in sample else "Succeeded"
+    assert len(ends) == len(samples)
+    for job_id, end in ends.items():
+        await expect(row_of(page, job_id).locator(".badge")).to_have_text(end, timeout=60_000)
+
+
 async def test_it_reconnects_after_a_restart_and_catches_up(
     page: Page, root_key: str, dev_gateway: DevGateway, observed: Observed
 ) -> None:

@@ -113,3 +113,15 @@ def meets(ctx: Context, job_input: Any) -> Any:
             with ctx.breaker("hangs", failures=1), ctx.lock("l"):
                 time.sleep(600)
     raise KeyError("not worth another attempt")
+
+
+def _tell(ctx: Context, job_input: Any) -> str:
+    return ctx.publish_sync(ctx.type, "a.b", job_input, event_id=f"{ctx.idempotency_key}-told")
+
+
+task("publish.thread")(_tell)
+
+
+@task("publish.process", processes=True)
+def publish_in_process(ctx: Context, job_input: Any) -> str:
+    return _tell(ctx, job_input)

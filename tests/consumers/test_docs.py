@@ -105,3 +105,9 @@ async def test_a_lock(bench: Bench, examples: dict[str, Task], world: World) -> 
     job = await run(bench, examples["stock.recount"], {"shelf": "a1"})
     assert job["result"] == 7
     assert world.calls[0]["fence"] > 0
+
+
+async def test_events(bench: Bench, examples: dict[str, Task]) -> None:
+    job = await run(bench, examples["post.like"], {"author": "ann", "by": "bob"})
+    history = await bench.channels.history("default", "user:ann", since=None, limit=10)
+    assert job["result"] in history.publications[0].event.decode()

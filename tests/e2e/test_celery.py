@@ -81,22 +81,22 @@ def start_bridge(product: Stack, broker: str, results: str) -> Process:
 async def http(shop: Shop) -> AsyncIterator[httpx.AsyncClient]:
     async with client(shop.url) as opened:
         # Until the bridge's word has reached the worker, tasks run unseen.
-        while True:
-            task_id = await asyncio.to_thread(shop.send, "shop.add", 1, 1)
-            try:
-                async with asyncio.timeout(2):
-                    await job_of(opened, task_id, lambda job: job["status"] == "succeeded")
-            except TimeoutError:
-                continue
-            break
+        sent: list[str] = []
+        while not [task_id for task_id in sent if await events_of(opened, task_id)]:
+            sent.append(await asyncio.to_thread(shop.send, "shop.add", 1, 1))
+            await asyncio.sleep(0.5)
         yield opened
+
+
+async def events_of(http: httpx.AsyncClient, task_id: str) -> list[dict[str, Any]]:
+    answer = await http.get(f"/v1/channels/celery:{task_id}/history")
+    return [item["event"] for item in answer.json().get("publications", [])]
 
 
 async def job_of(http: httpx.AsyncClient, task_id: str, condition: Callable[[dict[str, Any]], bool]) -> dict[str, Any]:
     """The job of a task, once the condition holds: found on the channel that is named after the task."""
     while True:
-        answer = await http.get(f"/v1/channels/celery:{task_id}/history")
-        events = [item["event"] for item in answer.json().get("publications", [])]
+        events = await events_of(http, task_id)
         if events and condition(events[-1]["data"]):
             found: dict[str, Any] = (await http.get(events[-1]["data"]["links"]["self"])).json()
             return found
