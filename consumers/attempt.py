@@ -78,7 +78,6 @@ class Attempt:
         self._group = asyncio.TaskGroup()
         self._runner: asyncio.Task[Any] | None = None
         self._reporter: asyncio.Task[None] | None = None
-        self._undoing = False
         self._grace: asyncio.TimerHandle | None = None
         self._leaving = False
         self._holder = Holder.of(message.tenant, message.id, claim)
@@ -87,8 +86,7 @@ class Attempt:
 
     def _open_desk(self) -> Desk:
         held = Claimed(self._message.tenant, self._message.id, self._claim.fence)
-        lease = self._tools.settings.lease
-        services = self._tools.services
+        lease, services = self._tools.settings.lease, self._tools.services
         publisher = Publisher(services.channels, self._message)
         self._ctx.desk = Desk(services, held, self._claim.snoozes, lease, self._end, publisher)
         return self._ctx.desk
@@ -100,10 +98,14 @@ class Attempt:
 
     def _ask(self) -> None:
         """Somebody cancelled the job: ask the task to end, and stop it when its grace is over."""
-        if self._grace is None:
+        if self._at_work and self._grace is None and not self._over.is_set():  # an undo is not asked
             grace = self._known().cancel_grace
             self._grace = asyncio.get_running_loop().call_later(grace, self._stop, "cancelled")
             self._ctx.cancel()
+
+    @property
+    def _at_work(self) -> bool:
+        return self._runner is not None and not self._runner.done()
 
     def _stop(self, recorded_as: str) -> None:
         self._stopped_as = recorded_as
@@ -145,20 +147,24 @@ class Attempt:
         """Undo the job, whose lease goes on being ours."""
         facts: dict[str, Any] = {"to": "released"}
         if not self._leaving:
-            self._undoing = True
-            self._desk = self._open_desk()  # the task's has been closed
-            undoing = Compensation(self._tools.sagas, self._holder, self._message, self._ctx, self._tools.slots)
+            self._stopped_as, self._fault = "", None  # those were the task's
+            self._desk = self._open_desk()  # as above: that one has been closed
+            tools = self._tools
+            undoing = Compensation(tools.sagas, self._holder, self._message, self._ctx, tools.slots, self._befallen)
             try:
                 async with asyncio.TaskGroup() as tasks:
                     runner = self._runner = tasks.create_task(undoing.run(_jitter))
             except* StaleFence:
                 self._stopped_as = "overtaken"
-            await self._desk.close(abandoned=False)
+            await self._desk.close(abandoned=undoing.in_threads)
             if self._stopped_as == "overtaken":
                 return
             if not runner.cancelled():
                 facts = runner.result()
         await self._record(**facts)
+
+    def _befallen(self) -> Exception | None:
+        return None if self._stopped_as else self._fault
 
     def _known(self) -> Task:
         if self._task is None:
@@ -172,8 +178,10 @@ class Attempt:
     async def _outcome(self) -> dict[str, Any]:
         self._runner = self._group.create_task(self._work())
         self._ctx.on_progress(self._report_soon)
-        await asyncio.wait([self._runner])
-        self._ctx.cancelled = True
+        try:
+            await asyncio.wait([self._runner])
+        finally:
+            self._ctx.cancelled = True  # also of a thread when we are cancelled ourselves
         if self._grace is not None:
             self._grace.cancel()
         await self._desk.close(abandoned=self._known().runs_in == "thread")
@@ -242,7 +250,7 @@ class Attempt:
                 message.tenant, message.id, self._claim.fence, settings.lease
             )
         except StaleFence:
-            if self._undoing or not self._over.is_set():
+            if self._at_work:  # else the record says so
                 self._stop("overtaken")
         except GatewayError as error:
             log.warning("attempt.heartbeat_missed", job_id=message.id, reason=error.code)
@@ -253,7 +261,7 @@ class Attempt:
 
     def _report_soon(self) -> None:
         """There is progress; called in the loop, from the first report on at every one."""
-        if self._reporter is None and not self._over.is_set():
+        if self._reporter is None and not self._ctx.cancelled:
             self._reporter = self._group.create_task(self._report())
 
     async def _report(self) -> None:

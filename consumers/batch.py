@@ -95,6 +95,7 @@ class Seat:
         return self._gathering.task._replace(function=self._wait, runs_in="loop", batch=0)
 
     async def _wait(self, ctx: Context, job_input: Any) -> Any:  # noqa: ANN401 - a task's input and result
+        ctx.stay()
         self.item = Item(ctx, job_input)
         self._gathering.changed()
         return await self.item.outcome()

@@ -35,11 +35,16 @@ class Durable:
     _loop: asyncio.AbstractEventLoop
     _steps: Steps | None = None
     _children: Children | None = None
+    _stays = False
 
     def bind(self, steps: Steps | None, children: Children | None) -> None:
         """Connect with the records of the attempt. For the worker."""
         self._steps = steps
         self._children = children
+
+    def stay(self) -> None:
+        """Refuse to wait for children: others are in the same call of the task. For the worker."""
+        self._stays = True
 
     def step_key(self, name: str) -> str:
         """Return the key under which a receiver can recognise a repetition of a step: `<job>:<run>:<step>`."""
@@ -124,9 +129,12 @@ class Durable:
             ChildrenLate: the time is over.
             Cancelled, GiveUp: as `spawn`.
         """
-        return await self._bound(self._children).gather(
-            children, fail_fast=fail_fast, return_exceptions=return_exceptions, limit=timeout
-        )
+        bound = self._bound(self._children)
+        if self._stays:
+            raise GiveUp(
+                "a job of a batch cannot wait for children: let a task that is called for one job wait for them"
+            )
+        return await bound.gather(children, fail_fast=fail_fast, return_exceptions=return_exceptions, limit=timeout)
 
     def gather_sync(self, *children: str, **options: Any) -> list[Any]:  # noqa: ANN401 - those of `gather`
         """Do the same from a task in a thread."""

@@ -17,6 +17,7 @@ from consumers.outcome import (
     Uncertain,
     shown,
     snooze_of,
+    telling,
 )
 
 T = TypeVar("T", bound=Exception)
@@ -50,6 +51,7 @@ def failure_of(error: BaseException, policy: Policy) -> Failure:
     snooze = snooze_of(error)
     if snooze is not None:
         return Failure("snooze", type(snooze).__name__, shown(snooze), snooze.after)
+    error = telling(error)
     kind: Literal["give-up", "retry", "cancelled", "error"] = "error"
     after = None
     if isinstance(error, GiveUp):

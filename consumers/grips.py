@@ -13,7 +13,7 @@ import structlog
 from consumers.context import Cancelled
 from consumers.outcome import GiveUp, LockBusy, LockLost, put_back
 from consumers.patience import until_stored
-from gateway.errors import GatewayError
+from gateway.errors import GatewayError, StoreUnavailable
 from gateway.jobs.effects import Claimed
 from gateway.store.locks import Locks
 
@@ -120,6 +120,8 @@ class Grips:
                 kept = await self._locks.keep(self._job.tenant, grip.name, grip.owner, grip.ttl)
             except GatewayError as error:
                 log.warning("lock.not_kept", lock=grip.name, reason=error.code)  # its timer knows how long that is well
+                if isinstance(error, StoreUnavailable):
+                    return  # nor would the others; each would wait for its own answer, and the next heartbeat for all
                 continue
             if self._held.get(grip.name) is not grip:
                 continue  # given back meanwhile

@@ -143,12 +143,22 @@ def after_error(
     if snoozed is not None:
         delay = within(snoozed.after, policy.delay(attempt, random))
         return Outcome("snoozed", describe(snoozed, attempt, retryable=True), delay)
+    error = telling(error)
     retryable = policy.retryable(error)
     again = retryable and attempt < max_attempts
     usual = policy.delay(attempt, random)
     asked = error.after if isinstance(error, Retry) else None
     delay = within(asked, usual) if again else 0.0
     return Outcome("retrying" if again else "failed", describe(error, attempt, retryable=retryable), delay)
+
+
+def telling(error: BaseException) -> BaseException:
+    """Return what a group of errors comes down to: the one error in it, or that nobody knows; else the group itself."""
+    if not isinstance(error, BaseExceptionGroup):
+        return error
+    found = [telling(one) for one in error.exceptions]
+    unknown = [one for one in found if isinstance(one, Uncertain)]
+    return [*unknown, *found][0] if unknown or len(found) == 1 else error
 
 
 def snooze_of(error: BaseException) -> Snooze | None:

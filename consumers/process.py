@@ -97,7 +97,9 @@ class _Process:
 
     def _ask(self) -> None:
         with _lock:
-            if self._process is not None and self._process.is_alive():
+            if self._process is None:
+                self._unwanted = True  # it is not even started
+            elif self._process.is_alive():
                 self._process.terminate()
 
     def run(self, job_input: bytes) -> bytes:

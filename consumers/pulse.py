@@ -1,4 +1,7 @@
-"""The heartbeats of all attempts of a worker: one timer, and one script for those that are due together."""
+"""The heartbeats of all attempts of a worker: one timer, and one script for those that are due together.
+
+Nobody waits for another's: one whose answer does not come, or who has much to keep, holds up nobody else.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +9,10 @@ import asyncio
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Protocol
+
+import structlog
+
+log = structlog.get_logger(__name__)
 
 BEATS = 3  # within a lease: two may be missed
 
@@ -24,6 +31,7 @@ class Pulse:
     def __init__(self, lease: float) -> None:
         self._every = lease / BEATS / 2  # looked at so often, and due after as long: at most a third of a lease apart
         self._last: dict[Beating, float] = {}
+        self._beating: set[Beating] = set()
 
     @contextmanager
     def keep(self, *beating: Beating) -> Iterator[None]:
@@ -39,11 +47,22 @@ class Pulse:
     async def run(self) -> None:
         """Beat until cancelled."""
         loop = asyncio.get_running_loop()
-        while True:
-            await asyncio.sleep(self._every)
-            now = loop.time()
-            due = [each for each, last in self._last.items() if now - last >= self._every]
-            self._last.update(dict.fromkeys(due, now))
-            async with asyncio.TaskGroup() as tasks:
+        async with asyncio.TaskGroup() as tasks:
+            while True:
+                await asyncio.sleep(self._every)
+                now = loop.time()
+                due = [each for each, last in self._last.items() if now - last >= self._every]
                 for each in due:
-                    tasks.create_task(each.beat())
+                    if each not in self._beating:
+                        self._last[each] = now
+                        tasks.create_task(self._beat(each))
+
+    async def _beat(self, each: Beating) -> None:
+        self._beating.add(each)
+        try:
+            async with asyncio.timeout(2 * self._every):  # then the next one may be luckier
+                await each.beat()
+        except TimeoutError:
+            log.warning("worker.heartbeat_unanswered")
+        finally:
+            self._beating.remove(each)

@@ -149,8 +149,7 @@ class Worker:
         largest = max((task.batch for task in self._tasks.values()), default=0)
         concurrency = self._plan.concurrency
         prefetch: dict[str, int] = dict.fromkeys(PRIORITIES, concurrency + ahead(concurrency) + 2 * largest)
-        take = partial(self._take_if_not_stopping, tools)
-        batches = Batches(Host(self._slots, spawn, self._unless_stopped, take))
+        batches = Batches(Host(self._slots, spawn, self._unless_stopped, partial(self._take_if_not_stopping, tools)))
 
         async def on_delivery(delivery: Delivery) -> None:
             await self._handle(delivery, tools, batches)
@@ -271,6 +270,8 @@ class Worker:
         return await self._store.claim(message, token=token, lease=self._settings.lease, worker=self._name)
 
     async def _run(self, message: Message, claim: Claim, tools: Tools, seat: Seat | None) -> None:
+        if seat and claim.turned:
+            seat.leave()  # it is only undone, which the batch need not wait for
         task = seat.task if seat else self._tasks.get(message.type)
         if task is None and not claim.turned:  # undoing needs none
             await self._refuse(message, claim)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import getpass
+import os
 from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
 from typing import Any, TypeVar
@@ -38,3 +40,11 @@ def run_command(program: Callable[[], Coroutine[Any, Any, T]]) -> T:
     except GatewayError as error:
         wrong = "".join(f"; {fault.pointer} {fault.detail}" for fault in error.errors)
         raise click.ClickException(f"{error.detail}{wrong}") from None
+
+
+def caller() -> str:
+    """Return who runs the command, for the log: in a container a user may have no name."""
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):
+        return f"uid {os.getuid()}"

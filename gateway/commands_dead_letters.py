@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import getpass
 import re
 from collections.abc import Awaitable, Callable, Sequence
 from datetime import UTC, datetime, timedelta
@@ -14,7 +13,7 @@ import click
 import msgspec
 import structlog
 
-from gateway.cli import opened_store, run_command, tenant_option
+from gateway.cli import caller, opened_store, run_command, tenant_option
 from gateway.events import check_tenant
 from gateway.jobs.dead_filter import Done, Filter, shown_group
 from gateway.jobs.deadletters import MAX_COUNTED, MAX_SAMPLE, DeadLetters
@@ -206,7 +205,7 @@ class _Choice(NamedTuple):
                 "dead_letter.dealt_with",
                 how=what,
                 tenant=self.owner,
-                by=getpass.getuser(),
+                by=caller(),
                 by_tenant="",
                 count=done.done,
             )

@@ -7,6 +7,8 @@ from collections.abc import AsyncIterator
 import click
 
 from gateway.cli import opened_store, run_command
+from gateway.errors import NotFound
+from gateway.events import check_tenant
 from gateway.jobs.restore import DAMAGED, MISSING, Checked, Restorer
 from gateway.store.channels import ChannelStore
 
@@ -30,9 +32,12 @@ def rebuild(job_id: str | None, tenant: str | None, *, everything: bool, check: 
         left = looked = 0
         async with opened_store() as (store, settings):
             restorer = Restorer(store, ChannelStore(store, settings))
-            async for owner, found in _wanted(restorer, job_id, tenant):
+            async for owner, found in _wanted(restorer, job_id, check_tenant(tenant) if tenant else None):
                 looked += 1
-                left += await _look(restorer, await restorer.check(owner, found), check=check)
+                checked = await restorer.check(owner, found)
+                if job_id and checked.version == MISSING and not (checked.told.job or checked.told.faults):
+                    raise NotFound(f"the tenant {owner} has neither a job {found!r} nor its log")
+                left += await _look(restorer, checked, check=check)
         click.echo(f"{looked} jobs looked at, {left} left that differ from their logs")
         return left
 

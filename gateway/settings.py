@@ -5,23 +5,20 @@ An unknown or malformed setting stops the start with a sentence that names it.
 
 from __future__ import annotations
 
-import ipaddress
 import json
 import os
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
-from urllib.parse import urlsplit
 
 import msgspec
 
 from gateway.errors import ConfigurationError
-from gateway.store.address import RedisAddress
+from gateway.settings_check import check
 
 PREFIX = "GATEWAY_"
 _DAY = 86_400
-_MIN_SECRET = 32  # RFC 7518 section 3.2: an HS256 key is no shorter than the hash
 
 Access = Literal["granted", "authenticated", "anyone"]
 Positive = Annotated[float, msgspec.Meta(gt=0)]
@@ -212,7 +209,7 @@ def load(environment: Mapping[str, str] | None = None, **overrides: object) -> S
     values.update(_from_environment(environ))
     values.update(overrides)
     settings = _convert(values)
-    _check(settings)
+    check(settings, PREFIX)
     return settings
 
 
@@ -259,49 +256,3 @@ def _convert(values: Mapping[str, Any]) -> Settings:
         return msgspec.convert(dict(values), Settings, strict=False)
     except msgspec.ValidationError as error:
         raise ConfigurationError(f"a setting is not valid: {error}") from None
-
-
-def _check(settings: Settings) -> None:
-    RedisAddress.parse(settings.redis_url)
-    schemes = {
-        "amqp_url": ("amqp", "amqps", "memory"),
-        "rabbitmq_api_url": ("http", "https"),
-    }
-    for name, allowed in schemes.items():
-        url = getattr(settings, name)
-        if url is not None and urlsplit(url).scheme not in allowed:
-            expected = " or ".join(f"{scheme}://" for scheme in allowed)
-            raise ConfigurationError(f"{PREFIX}{name.upper()} must start with {expected}")
-    for name in ("trusted_proxies", "webhook_allow"):
-        for cidr in getattr(settings, name):
-            try:
-                ipaddress.ip_network(cidr)
-            except ValueError as error:
-                raise ConfigurationError(f"{PREFIX}{name.upper()}: {error}") from None
-    if settings.token_secret is not None and len(settings.token_secret) < _MIN_SECRET:
-        raise ConfigurationError(
-            f"{PREFIX}TOKEN_SECRET must have at least {_MIN_SECRET} characters (RFC 7518 section 3.2)"
-        )
-    _check_issuers(settings)
-    for origin in settings.allowed_origins:
-        parts = urlsplit(origin)
-        if origin != "*" and (not parts.netloc or origin != f"{parts.scheme}://{parts.netloc}".lower()):
-            raise ConfigurationError(
-                f"{PREFIX}ALLOWED_ORIGINS: {origin} is not of the form https://host or https://host:port"
-            )
-
-
-def _check_issuers(settings: Settings) -> None:
-    if "jwks" in settings.issuers and (settings.jwks_url or settings.jwks_file):
-        raise ConfigurationError("issuers.jwks cannot be used together with GATEWAY_JWKS_URL or GATEWAY_JWKS_FILE")
-    seen: set[str] = set()
-    for name, issuer in settings.all_issuers().items():
-        if (issuer.jwks_url is None) == (issuer.jwks_file is None):
-            raise ConfigurationError(f"issuer {name}: give one of jwks_url and jwks_file")
-        if issuer.jwks_url is not None and urlsplit(issuer.jwks_url).scheme not in ("http", "https"):
-            raise ConfigurationError(f"issuer {name}: jwks_url must start with http:// or https://")
-        if name in settings.issuers and not issuer.issuer:
-            raise ConfigurationError(f"issuer {name}: issuer, the claim iss of its tokens, is missing")
-        if issuer.issuer in seen:
-            raise ConfigurationError(f"issuer {name}: another one has the same claim iss, {issuer.issuer}")
-        seen.add(issuer.issuer)

@@ -62,7 +62,7 @@ class BulkRequeue(Bulk, frozen=True, forbid_unknown_fields=True, kw_only=True):
         rate: jobs a second that become due; without it all at once.
     """
 
-    rate: Annotated[float, msgspec.Meta(gt=0, le=100_000)] | None = None
+    rate: Annotated[float, msgspec.Meta(ge=0.01, le=100_000)] | None = None
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import base64
 from collections.abc import Sequence
+from datetime import datetime
 from importlib import resources
 from typing import Final
 
@@ -157,10 +158,11 @@ class DeadLetters:
         self, owner: str, which: Filter, *, limit: int, after: Place | None = None, rate: float | None = None
     ) -> Done:
         """Put back up to `limit` that fit, `rate` jobs a second; stops where the tenant's quota or a queue does."""
+        start = after or await self._newest(owner, which)
         ids, rest = await self._collect(owner, which, limit, after)
         done = await self.requeue_these(owner, ids, rate=rate)
-        # What was left out is still there: from where this call began it is found again.
-        return done._replace(after=(after or _START) if done.after else rest)
+        # What was left out is still there: from where this call began it is found again, but not what has died since.
+        return done._replace(after=start if done.after else rest)
 
     async def requeue_these(self, owner: str, ids: Sequence[str], *, rate: float | None = None) -> Done:
         """Put these back; `after` is set when there was no room for all of them."""
@@ -195,6 +197,14 @@ class DeadLetters:
                 failed.append((letter_id, error))
         return Done(len(ids), len(ids) - len(failed), failed, None)
 
+    async def _newest(self, owner: str, which: Filter) -> Place:
+        """Return the place before everything that is there now."""
+        newest = (await self.find(owner, which, limit=1)).items
+        if not newest:
+            return _START
+        died_at = msgspec.json.decode(newest[0], type=_Died).died_at
+        return Place(round(died_at.timestamp() * 1000), _START.name)
+
     async def _collect(
         self, owner: str, which: Filter, limit: int, after: Place | None
     ) -> tuple[list[str], Place | None]:
@@ -209,6 +219,10 @@ class DeadLetters:
 
 
 _START: Final = Place(1 << 53, "~")  # before everything
+
+
+class _Died(msgspec.Struct):
+    died_at: datetime
 
 
 class _Kept(msgspec.Struct):

@@ -14,7 +14,7 @@ from typing import Annotated, Any, Final, NamedTuple, Protocol, Self
 import msgspec
 
 from gateway.errors import ConfigurationError
-from gateway.jobs.model import POOL, PRIORITIES, Priority
+from gateway.jobs.model import POOL, PRIORITIES, TYPE, Priority
 
 DEAD_LETTER_REASON: Final = "x-reason"  # the AMQP header that says why a worker sent a message to the dead letters
 DEAD_LETTER_SOURCE: Final = "x-source"  # likewise, from which queue
@@ -23,7 +23,7 @@ DEAD_LETTER_TENANT: Final = "x-tenant"  # likewise, whose it is, if that is know
 DELIVERY_LIMIT: Final = 20  # a backstop: crashes are counted in the store, long before this
 MAX_LENGTH: Final = 50_000  # messages ready per queue; past it a publisher is refused
 
-_Count = Annotated[int, msgspec.Meta(ge=1)]
+_Count = Annotated[int, msgspec.Meta(ge=1, le=1 << 31)]
 
 
 class Message(msgspec.Struct, frozen=True, kw_only=True):
@@ -48,15 +48,15 @@ class Message(msgspec.Struct, frozen=True, kw_only=True):
     """
 
     id: Annotated[str, msgspec.Meta(min_length=1, max_length=128)]
-    tenant: Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9_-]{1,64}$")]
-    type: str
-    pool: Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9_-]{1,64}$")]
+    tenant: Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9_-]{1,64}\Z")]
+    type: Annotated[str, msgspec.Meta(max_length=100, pattern=f"^{TYPE.pattern}")]
+    pool: Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9_-]{1,64}\Z")]
     priority: Priority
     run: _Count
     attempt: _Count
     input: msgspec.Raw
-    traceparent: Annotated[str, msgspec.Meta(pattern=r"^[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}$")]
-    created_at: int
+    traceparent: Annotated[str, msgspec.Meta(pattern=r"^[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}\Z")]
+    created_at: Annotated[int, msgspec.Meta(ge=0, le=1 << 53)]
     channels: tuple[str, ...] = ()
     owner: str | None = None
     max_attempts: _Count = 5

@@ -2,7 +2,8 @@
 
 The state and its event are written by one script, so they differ only when something else wrote to Redis or lost part
 of it. Then the log is believed, within bounds: a stored job that is ahead of its log is left alone, and so is an open
-one whose input is lost (the message of its attempt rebuilds it, see `rebuild`).
+one whose input is lost (the message of its attempt rebuilds it, see `rebuild`). One that failed is a dead letter again;
+of why, what its error says.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from typing import Any, Final, NamedTuple
 import msgspec
 
 from gateway.events import Position
+from gateway.jobs.deaths import death_of
 from gateway.jobs.document import implied_channels
 from gateway.jobs.replay import Difference, Told, differences, replay
 from gateway.jobs.store import LOOK, RESTORE
@@ -147,6 +149,7 @@ class Restorer:
             "static": "{" + ",".join(f'"{name}":{bytes(job[name]).decode()}' for name in _STATIC),
             "attempts": "".join(f"{msgspec.json.encode({**one, 'worker': None}).decode()}\n" for one in told.attempts),
             "targets": [self._channels.target(name) for name in names],
+            "death": death_of(bytes(job["error"]).decode()) if told.status == "failed" else None,
             "timeout_ms": await self._timeout(checked.tenant, msgspec.json.decode(job["type"])),
         }
 

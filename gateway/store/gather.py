@@ -1,7 +1,8 @@
 """Scripts that run for many callers at once.
 
 A script costs a round trip, and on the server its prelude, whatever it does. Calls of the same script that come while
-one is under way wait for it and then go together, each answered for itself. A caller alone waits for nobody.
+one is under way wait for it and then go together, each answered for itself. A caller alone waits for nobody; nor does
+anybody wait long for a run without an answer: its connection may be dead, and others are not.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from typing import Any, Final, NamedTuple
 
 MOST_CALLS: Final = 64  # in one run: a script holds everyone else up while it runs
 MOST_BYTES: Final = 1024 * 1024
+PATIENCE: Final = 0.5  # seconds until the next run does not wait for this one's answer
 
 # The script's own text becomes the body of `one`, with each call's arguments in turn as the `A` of the preludes. A
 # failing call is an error for its own caller only.
@@ -43,7 +45,7 @@ class _Call(NamedTuple):
 
 
 class Gatherer:
-    """The calls of one script on one shard: at most one run is under way.
+    """The calls of one script on one shard: one run at a time, as long as they are answered.
 
     Args:
         run: runs the script with its packed arguments.
@@ -58,32 +60,41 @@ class Gatherer:
         self._run = run
         self._start = start
         self._waiting: deque[_Call] = deque()
-        self._under_way = False
+        self._server: object | None = None  # whoever serves those that wait
 
     async def call(self, arguments: bytes) -> Any:  # noqa: ANN401 - scripts differ
         """Return the script's answer to one call; raises what the driver raises. Bounded by who calls."""
         call = _Call(arguments, asyncio.get_running_loop().create_future())
         self._waiting.append(call)
-        if not self._under_way:
-            self._under_way = True
-            self._start(self._serve())
+        if self._server is None:
+            self._hand_over()
         return await call.answer
 
-    async def _serve(self) -> None:
+    def _hand_over(self) -> None:
+        """Let another one serve those that wait, or come."""
+        self._server = object() if self._waiting else None
+        if self._server is not None:
+            self._start(self._serve(self._server))
+
+    async def _serve(self, me: object) -> None:
         try:
-            while self._waiting:
+            while self._waiting and self._server is me:
                 await self._serve_some()
         finally:
-            self._under_way = False
+            if self._server is me:
+                self._server = None
 
     async def _serve_some(self) -> None:
         calls = list(self._take())
         if not calls:
             return  # all who called have gone
+        late = asyncio.get_running_loop().call_later(PATIENCE, self._hand_over)
         try:
             answers: Iterable[Any] = await self._run(_together([call.arguments for call in calls]))
         except Exception as error:  # noqa: BLE001 - each caller's to judge
             answers = itertools.repeat(error)
+        finally:
+            late.cancel()
         for call, answer in zip(calls, answers, strict=False):
             if call.answer.done():
                 continue  # the caller has gone

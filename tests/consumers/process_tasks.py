@@ -6,7 +6,7 @@ import os
 import time
 from typing import Any, cast
 
-from consumers import Context, Retry, task
+from consumers import Cancelled, Context, Retry, task
 from consumers.child import ChildContext
 
 AT_IMPORT = sorted(name for name in os.environ if name.startswith("GATEWAY_"))
@@ -46,3 +46,12 @@ def stuck_thread(ctx: Context, job_input: Any) -> None:
     del ctx, job_input
     while True:
         time.sleep(0.1)
+
+
+@task("stuck.process", processes=True)
+def stuck_process(ctx: Context, job_input: Any) -> None:
+    """Wait to be asked to end."""
+    del job_input
+    while not ctx.cancelled:
+        time.sleep(0.01)
+    raise Cancelled("asked")

@@ -384,7 +384,6 @@ async def test_a_forgotten_parent_leaves_nothing_behind(bench: Bench) -> None:
         "types",
         "types:seen",
         "open",
-        "open:type",
         "gen",
         f"seq:{TENANT}",
         f"log:{TENANT}:jobs",

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from typing import Any
 
+import msgspec
 import pytest
 
-from consumers import BreakerOpen, Context, GiveUp, Retry
-from consumers.registry import load
+from consumers import BreakerOpen, Context, GiveUp, Retry, undo, undos
+from consumers.registry import Function, load
+from gateway.jobs.deadletters import DeadLetters
 from gateway.jobs.effects import MAX_EFFECT
 from tests.consumers.support import TASKS, TENANT, Bench
 from tests.support.waiting import eventually
@@ -238,3 +241,43 @@ async def test_a_process_that_does_not_know_says_so(bench: Bench) -> None:
         jobs = {what: await bench.until(job_id, "failed", SLOW) for what, job_id in ids.items()}
     assert jobs["bad name"]["error"]["type"] == "GiveUp"
     assert jobs["else"]["error"]["type"] == "KeyError"
+
+
+async def uncertain(ctx: Context, job_input: Any) -> None:
+    del job_input
+
+    async def silent(key: str) -> None:
+        raise TimeoutError(key)
+
+    await ctx.step("reserve", lambda: None, undo="take-back")
+    await ctx.once("mail", silent)
+
+
+async def uncertain_in_a_group(ctx: Context, job_input: Any) -> None:
+    async with asyncio.TaskGroup() as tasks:
+        tasks.create_task(uncertain(ctx, job_input))
+
+
+@pytest.mark.parametrize("task", [uncertain, uncertain_in_a_group])
+async def test_what_nobody_knows_is_a_dead_letter_that_says_so(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, task: Function
+) -> None:
+    monkeypatch.setattr(undos, "_undos", {})
+    undo("take-back")(lambda *_: None)
+    async with bench.working(bench.task("uncertain", task)):
+        job_id = await bench.submit("uncertain")
+        job = await bench.until(job_id, "failed")
+    letter = json.loads(await DeadLetters(bench.store, bench.queue, bench.settings).show(TENANT, job_id))
+    assert (letter["reason"], job["error"]["type"], job["steps"][0]["status"]) == ("uncertain", "Uncertain", "undone")
+
+
+async def test_a_process_that_cannot_know_says_so(bench: Bench) -> None:
+    task = load(TASKS)["process.meets"]._replace(pool=bench.pool)
+    await bench.register(task.name)
+    job_id = await bench.submit(task.name, value="uncertain")
+    begun = msgspec.msgpack.encode({"mail": ["a token of an attempt that died"]})
+    await bench.store.client.hset(bench.tag + f"job:{TENANT}:{job_id}", "e", begun)
+    bench.settings = bench.with_settings(lease=60)
+    async with bench.working(task):
+        job = await bench.until(job_id, "failed", SLOW)
+    assert (job["error"]["type"], job["progress"]["message"]) == ("Uncertain", "caught")

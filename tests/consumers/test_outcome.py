@@ -205,3 +205,18 @@ def test_a_task_has_its_own_backoff(attempt: int, random: Random, base: float, m
 def test_what_waits_for_the_same_comes_back_later_and_spread(wait: float, snoozes: int, random: Random) -> None:
     assert wait + 0.4 <= put_back(wait, snoozes, random) + 1e-6
     assert put_back(wait, snoozes, random) <= wait + min(60, 4 * 2.0 ** min(snoozes, 10))
+
+
+@pytest.mark.parametrize(
+    ("error", "kind", "to"),
+    [
+        (ExceptionGroup("g", [ExceptionGroup("h", [OSError("one")])]), "OSError", "retrying"),
+        (ExceptionGroup("g", [GiveUp("one")]), "GiveUp", "failed"),
+        (ExceptionGroup("g", [OSError(), ExceptionGroup("h", [Uncertain(), OSError()])]), "Uncertain", "failed"),
+        (ExceptionGroup("g", [OSError(), ValueError()]), "ExceptionGroup", "retrying"),
+    ],
+)
+def test_a_group_is_shown_as_the_error_that_tells_most(error: ExceptionGroup[Exception], kind: str, to: str) -> None:
+    outcome = after_error(error, attempt=1, max_attempts=5, random=Random(1))
+    assert (json.loads(outcome.error)["type"], outcome.to) == (kind, to)
+    assert failure_of(error, USUAL).type == kind

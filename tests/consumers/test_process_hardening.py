@@ -14,7 +14,7 @@ import msgspec
 import pytest
 
 from consumers import GiveUp, Retry
-from consumers.context import Context
+from consumers.context import Cancelled, Context
 from consumers.outcome import ProcessDied
 from consumers.process import run_in_process
 from consumers.registry import load
@@ -85,3 +85,13 @@ async def test_a_process_cancelled_while_it_starts_is_gone(ctx: Context, pause: 
         await running
     await eventually(lambda: not multiprocessing.active_children())
     await eventually(lambda: not [thread for thread in threading.enumerate() if thread.name == "task-run"])
+
+
+@pytest.mark.parametrize("pause", [0.0, 0.003, 0.05])
+async def test_a_process_asked_to_end_while_it_starts_ends(ctx: Context, pause: float) -> None:
+    running = asyncio.create_task(in_process(ctx, "stuck.process"))
+    await asyncio.sleep(pause)
+    ctx.cancel()
+    with pytest.raises((Cancelled, ProcessDied)):
+        await asyncio.wait_for(running, 20)
+    await eventually(lambda: not multiprocessing.active_children())

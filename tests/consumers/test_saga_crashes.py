@@ -11,6 +11,7 @@ import json
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from functools import partial
 from typing import Any
 
 import pytest
@@ -24,8 +25,6 @@ from tests.support.waiting import eventually
 
 pytestmark = pytest.mark.usefixtures("no_backoff")
 
-NEVER = 1000
-
 
 class Mortal(JobStore):
     """The store as a worker sees it that dies at its n-th script: before it has run, or after. Then it does nothing."""
@@ -37,19 +36,19 @@ class Mortal(JobStore):
         self.died = asyncio.Event()
 
     async def _run(self, script: Script, tenant: str, **arguments: object) -> Any:
-        return await self._mortally(super()._run, script, tenant, **arguments)
+        return await self._mortally(partial(super()._run, script, tenant, **arguments))
 
     async def _gather(self, script: Script, tenant: str, **arguments: object) -> Any:
-        return await self._mortally(super()._gather, script, tenant, **arguments)
+        return await self._mortally(partial(super()._gather, script, tenant, **arguments))
 
-    async def _mortally(self, run: Callable[..., Awaitable[Any]], *which: object, **arguments: object) -> Any:
+    async def _mortally(self, run: Callable[[], Awaitable[Any]]) -> Any:
         self._left -= 1
         if self._left == 0 and self._after:
-            await run(*which, **arguments)
+            await run()
         if self._left <= 0:
             self.died.set()
             await asyncio.Event().wait()
-        return await run(*which, **arguments)
+        return await run()
 
 
 class World:

@@ -31,9 +31,9 @@ class Bench:
         self.channels = ChannelStore(store, settings)
         self.tag = store.tag(TENANT)
 
-    async def submit(self, job_id: str | None = None, **changes: Any) -> tuple[str, Message | None, str]:
-        job_id = job_id or new_id("job_")
-        arguments: dict[str, Any] = {
+    def arguments(self, job_id: str) -> dict[str, Any]:
+        """Return what a submission of an `echo` of ann's needs."""
+        return {
             "id": job_id,
             "type": "echo",
             "owner": "ann",
@@ -45,16 +45,23 @@ class Bench:
             "max_open": 100,
             "lease_ms": 5000,
         }
-        outcome = await self.jobs.submit(TENANT, **{**arguments, **changes})
+
+    async def submit(self, job_id: str | None = None, **changes: Any) -> tuple[str, Message | None, str]:
+        job_id = job_id or new_id("job_")
+        outcome = await self.jobs.submit(TENANT, **{**self.arguments(job_id), **changes})
         return job_id, outcome.message, outcome.kind
 
     async def running(self, **changes: Any) -> tuple[str, Message, Claim]:
         job_id, message, _ = await self.submit(**changes)
         assert message is not None
+        return job_id, message, await self.held(message)
+
+    async def held(self, message: Message) -> Claim:
+        """Record that a message is in its queue, and claim it."""
         await self.jobs.queued(message)
         claim = await self.claim(message)
         assert isinstance(claim, Claim)
-        return job_id, message, claim
+        return claim
 
     async def claim(self, message: Message, *, token: str = FIRST, lease: float = 10) -> Claim | str:
         return await self.jobs.claim(message, token=token, lease=lease, worker="w")

@@ -231,6 +231,24 @@ async def test_five_thousand_due_jobs_of_one_tenant_hold_up_another_for_a_few_ba
     assert len({message.id for message in seen}) == len(seen) == BACKLOG + 2
 
 
+async def test_jobs_that_take_turns_are_due_still_and_no_call_hands_out_more_than_its_limit(bench: Bench) -> None:
+    for number in range(30):
+        await submit(bench, "echo", f"t{number % 10}", lease_ms=0)
+    await asyncio.sleep(0.01)
+    assert len(await handed_out(bench, limit=5)) == 5
+    _, _, kind = await bench.submit(max_due=30)
+    assert kind == "overloaded"
+    assert (await bench.jobs.pressure("default")).size == 30
+    for _ in range(5):
+        await submit(bench, "echo", "u", lease_ms=0)
+    await asyncio.sleep(0.01)
+    assert len(await handed_out(bench, limit=5)) == 5
+    while await handed_out(bench, limit=10):
+        pass
+    assert (await bench.jobs.pressure("default")).size == 35  # leased to whoever publishes them
+    assert not await bench.store.client.exists(bench.tag + "crowded")
+
+
 async def test_a_full_shard_and_a_full_tenant_are_told_when_to_come_back(bench: Bench) -> None:
     _, message = await submit(bench, "echo")
     assert message is not None

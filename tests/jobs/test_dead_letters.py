@@ -14,7 +14,7 @@ from consumers.outcome import GiveUp, describe
 from gateway.errors import Conflict, NotFound, QuotaExceeded
 from gateway.events import Position
 from gateway.jobs import deadletters as dealing
-from gateway.jobs.dead_filter import Filter
+from gateway.jobs.dead_filter import Done, Filter
 from gateway.jobs.deadletters import DeadLetters
 from gateway.jobs.local import LocalQueue
 from gateway.jobs.records import Claim
@@ -279,6 +279,28 @@ async def test_many_are_put_back_at_a_rate_and_only_as_far_as_the_quota_goes(
     done = await letters.requeue_many(TENANT, which, limit=10, after=done.after)
     assert (done.done, done.after) == (1, None)
     assert [(await bench.job(job_id))["run"] for job_id in ids] == [2] * 5
+
+
+async def test_what_fails_again_is_not_met_again_when_the_quota_stops_a_call(
+    bench: Bench, letters: DeadLetters, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for _ in range(3):
+        await failing(bench)
+        await next_millisecond(bench)
+    monkeypatch.setattr(letters, "_settings", msgspec.structs.replace(bench.settings, max_open_jobs=1))
+    done, calls = Done(0, 0, [], None), 0
+    while calls == 0 or done.after:
+        done = await letters.requeue_many(TENANT, EVERYTHING, limit=10, after=done.after)
+        calls += 1
+        assert calls <= 3
+        for message in (await bench.jobs.due(bench.tag, limit=10, lease=60, publish=True)).messages:
+            claim = await bench.held(message)
+            error = describe(ValueError("still bad"), 1, retryable=True)
+            await bench.jobs.advance(TENANT, message.id, fence=claim.fence, op=1, to="failed", error=error)
+        await next_millisecond(bench)
+    assert [json.loads(item)["job"]["run"] for item in (await letters.find(TENANT, EVERYTHING, limit=10)).items] == [
+        2
+    ] * 3
 
 
 async def test_a_call_about_many_looks_at_so_many_and_says_where_to_go_on(

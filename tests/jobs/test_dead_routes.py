@@ -193,6 +193,7 @@ async def test_at_a_rate_it_says_when_to_come_again(world: World) -> None:
         ("/discard", {"all": True, "rate": 1}, "/rate"),
         ("/requeue", {"all": True, "limit": 5000}, "/limit"),
         ("/requeue", {"all": True, "rate": 0}, "/rate"),
+        ("/requeue", {"all": True, "rate": 1e-300}, "/rate"),
         ("/requeue", {"since": "yesterday"}, "/since"),
         ("/requeue", {"typ": "x"}, "/typ"),
     ],
@@ -289,3 +290,11 @@ async def test_a_wrong_command_is_told_as_a_sentence(world: World, words: tuple[
     assert result.exit_code != 0
     assert said in result.output
     assert not isinstance(result.exception, ValueError)
+
+
+async def test_a_user_without_a_name_may_use_the_commands(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("LOGNAME", "USER", "LNAME", "USERNAME"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr("os.getuid", lambda: 54_321)
+    assert (await world.command("discard", await world.failing())).output == "1 discarded\n"
+    assert [line["by"] for line in world.logs if "how" in line] == ["uid 54321"]

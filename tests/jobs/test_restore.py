@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import random
 from typing import Any
 
 import pytest
 from click.testing import CliRunner, Result
 
+from consumers.outcome import describe
 from gateway.__main__ import main
 from gateway.errors import StaleFence
+from gateway.jobs.dead_filter import Filter
+from gateway.jobs.deadletters import DeadLetters
 from gateway.jobs.records import Claim
 from gateway.jobs.restore import DAMAGED, MISSING, Restorer
+from gateway.jobs.task_types import TaskType
 from tests.jobs.bench import TENANT, Bench
 from tests.jobs.test_replay import ERROR
 from tests.jobs.walks import Walk
@@ -138,3 +143,61 @@ async def test_the_command(bench: Bench, redis_url: str, monkeypatch: pytest.Mon
     assert (await run(bad)).exit_code == 0
     assert "2 jobs looked at, 0 left" in (await run("--all", "--check", "--tenant", TENANT)).output
     assert (await run()).exit_code == 2
+    for arguments, said in (
+        (["job_x"], "neither a job 'job_x' nor its log"),
+        (["--all", "--tenant", "x y"], "/tenant"),
+    ):
+        wrong = await run(*arguments)
+        assert (wrong.exit_code, said in wrong.output) == (1, True)
+
+
+@pytest.mark.parametrize("damage", ["gone", "unreadable", "older"])
+async def test_a_failed_job_that_is_restored_is_the_dead_letter_it_was(
+    bench: Bench, restorer: Restorer, damage: str
+) -> None:
+    letters = DeadLetters(bench.store, None, bench.settings)
+    job_id, _, claim = await bench.running(unique="k")
+    client = bench.store.client
+    older = await client.hget(key(bench, job_id), "d")
+    error = describe(ValueError("row 7 is bad"), 1, retryable=False)
+    await bench.jobs.advance(TENANT, job_id, fence=claim.fence, op=1, to="failed", error=error)
+    before = await letters.show(TENANT, job_id)
+    match damage:
+        case "gone":
+            await client.hdel(key(bench, job_id), "d")
+        case "unreadable":
+            await client.hset(key(bench, job_id), "d", "\x93broken")
+        case _:
+            await client.hset(key(bench, job_id), "d", older)
+    assert await restorer.restore(await restorer.check(TENANT, job_id)) is None
+    assert without_worker(await letters.show(TENANT, job_id)) == without_worker(before)
+    found = await letters.find(TENANT, Filter(), limit=10, bare=True)
+    assert found.items == [job_id.encode()]
+    await letters.requeue(TENANT, job_id)
+    assert (await letters.find(TENANT, Filter(), limit=10)).total == 0
+
+
+def without_worker(letter: bytes) -> dict[str, Any]:
+    shown: dict[str, Any] = json.loads(letter)
+    for attempt in shown["job"]["attempts"]:
+        attempt["worker"] = None
+    return shown
+
+
+async def test_a_job_that_is_restored_as_ended_holds_nothing(bench: Bench, restorer: Restorer) -> None:
+    await bench.jobs.register({"echo": TaskType("default", 3, 60.0, max_running=1)})
+    job_id, _, claim = await bench.running(unique="k")
+    client = bench.store.client
+    older = await client.hget(key(bench, job_id), "d")
+    await bench.jobs.advance(TENANT, job_id, fence=claim.fence, op=1, to="succeeded", result="1")
+    # As after a loss that took the end, but not its event.
+    await client.hset(key(bench, job_id), "d", older)
+    await client.sadd(f"{bench.tag}adm:t:echo", f"{TENANT} {job_id}")
+    await client.set(f"{bench.tag}uniq:{TENANT}:echo:k", job_id)
+    await client.hincrby(f"{bench.tag}open", TENANT, 1)
+    await client.hincrby(f"{bench.tag}open:type", "echo", 1)
+    assert await restorer.restore(await restorer.check(TENANT, job_id)) is None
+    assert not await client.exists(f"{bench.tag}uniq:{TENANT}:echo:k")
+    assert await client.hget(f"{bench.tag}open", TENANT) == b"0"
+    _, _, kind = await bench.submit()
+    assert kind == "accepted"

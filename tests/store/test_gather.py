@@ -28,9 +28,12 @@ class Counted(Store):
     """Counts the runs."""
 
     runs = 0
+    deaf = 0  # so many runs get no answer
 
     async def _evaluate(self, script: Script, shard_tag: str, packed: bytes) -> Any:
         self.runs += 1
+        if self.runs <= self.deaf:
+            await asyncio.Event().wait()
         return await super()._evaluate(script, shard_tag, packed)
 
 
@@ -87,3 +90,18 @@ async def test_a_caller_that_leaves_takes_nobody_along(store: Counted) -> None:
         task.cancel()
     answers = await asyncio.gather(*tasks[1::2])
     assert answers == [[n, 0] for n in range(1, 10, 2)]
+
+
+async def test_nobody_waits_long_for_a_run_without_an_answer(store: Counted) -> None:
+    store.deaf = 2
+    stuck = [asyncio.create_task(call(store, n=0))]
+    await eventually(lambda: store.runs == 1)
+    stuck.append(asyncio.create_task(call(store, n=1)))
+    await eventually(lambda: store.runs == 2)
+    answers = await asyncio.gather(*(call(store, n=n) for n in range(2, 5)))
+    assert answers == [[n, 0] for n in range(2, 5)]
+    assert store.runs == 3
+    assert await call(store, n=5) == [5, 0]
+    assert not any(task.done() for task in stuck)
+    for task in [*stuck, *store.client._running]:
+        task.cancel()

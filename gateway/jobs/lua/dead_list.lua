@@ -28,8 +28,10 @@ local function page()
       if #answer == A.limit + 3 then return last end
       local id, group = string.match(found[i], '^(%S+) ?(%S*)$')
       if A.group then group = A.group end
-      local facts = dead_load(owner, id)
-      if not facts then
+      local well, facts = pcall(dead_load, owner, id)
+      if not well then
+        -- Its record is damaged; whoever repairs it finds it here again.
+      elseif not facts or (facts.group ~= group and group ~= 'raw') then
         stale[#stale + 1] = {id, group}
       elseif wanted(group, facts) then
         answer[#answer + 1] = A.bare and id or dead_json(owner, id, ms, facts)

@@ -4,7 +4,7 @@
 -- Answers {ms until there is more to do, or -1; number of lost leases; entries that failed, one a line; messages …}.
 --
 -- When more is due than one call hands out, the oldest go from due to crowd:<tenant>, and the tenants of crowds take
--- turns: one with 100,000 due jobs holds up another's one for moments only.
+-- turns: one with 100,000 due jobs holds up another's one for moments only. `crowded` is how many are in crowds.
 generation()   -- a new master learns within a moment that it is one, also when nobody publishes
 local answer, lost, failed, size = {0, 0, ''}, 0, '', 0
 local MOST = 4 * 1024 * 1024   -- bytes of messages in one answer
@@ -110,8 +110,8 @@ local function disown(entry)
     local child = load_job(tenant, redis.call('HGET', key, 'c' .. number) or '')
     if child then cancel_job(child) end   -- an outcome is nobody's id
   end
-  redis.call('HSET', key, 'swept', upto)
   if not j or not j.cn or upto >= j.cn[1] then redis.call('SREM', P .. 'abandoned', entry) end
+  if j then redis.call('HSET', key, 'swept', upto) end   -- of one that is forgotten by now nothing comes back
 end
 
 local abandoned = redis.call('SRANDMEMBER', P .. 'abandoned')
@@ -141,7 +141,7 @@ local function spread()
     crowd[#crowd + 1], crowd[#crowd + 2] = found[i + 1], id
   end
   for tenant, crowd in pairs(of) do
-    redis.call('ZADD', P .. 'crowd:' .. tenant, unpack(crowd))
+    redis.call('INCRBY', P .. 'crowded', redis.call('ZADD', P .. 'crowd:' .. tenant, unpack(crowd)))
     redis.call('ZADD', P .. 'crowds', 'NX', NOW, tenant)
   end
   redis.call('ZREMRANGEBYRANK', P .. 'due', 0, #found / 2 - 1)
@@ -149,12 +149,14 @@ end
 
 -- The tenants of crowds in turn. What has a due time again has been looked at since.
 local function serve_crowds(budget)
+  if budget < 1 then return end
   local tenants = redis.call('ZRANGE', P .. 'crowds', 0, budget - 1)
   for _, tenant in ipairs(tenants) do
     local key, share = P .. 'crowd:' .. tenant, math.max(1, math.floor(budget / #tenants))
     while share > 0 and size <= MOST do
       local id = redis.call('ZPOPMIN', key)[1]
       if not id then break end
+      redis.call('DECR', P .. 'crowded')
       local entry = tenant .. ' ' .. id
       if not redis.call('ZSCORE', P .. 'due', entry) then attempt(act, entry) end
       share = share - 1
@@ -165,6 +167,7 @@ local function serve_crowds(budget)
       redis.call('ZREM', P .. 'crowds', tenant)
     end
   end
+  if redis.call('EXISTS', P .. 'crowds') == 0 then redis.call('DEL', P .. 'crowded') end
 end
 
 -- The first job of a lane gets its slots, which are free.

@@ -13,7 +13,7 @@ for i = 1, #now_due, 2 do
     redis.call('ZREM', P .. 'schedules:next', name)
   else
     local schedule, task = cmsgpack.unpack(packed), type_of(name)
-    local former = not schedule.overlap and schedule.job and load_job(schedule.tenant, schedule.job)
+    local former = not schedule.overlap and schedule.job and readable_job(schedule.tenant, schedule.job)
     local skip = task and task.pa or former and not TERMINAL[former.st]
     answer[#answer + 1] = {name, packed, tonumber(now_due[i + 1]), skip and 1 or 0}
   end

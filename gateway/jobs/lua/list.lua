@@ -1,5 +1,6 @@
 -- List jobs, newest first. A: tenant, status, type, owner, parent (each may be nil), before (an id), limit, scan (how
--- many entries may be looked at). Answers {id to go on before, or '', job, job, …}.
+-- many entries may be looked at). Answers {id to go on before, or '', job, job, …}; a job that cannot be read is left out,
+-- and the index loses those that are forgotten.
 local index = A.parent and 'p:' .. A.parent or A.owner and 'o:' .. A.owner or A.type and 't:' .. A.type
   or A.status and 's:' .. A.status or 'all'
 local key = index_key(A.tenant, index)
@@ -14,7 +15,8 @@ while #answer <= A.limit and left > 0 do
       return answer
     end
     before = id
-    local j = load_job(A.tenant, id)
+    local j, damaged = readable_job(A.tenant, id)
+    if not j and not damaged then redis.call('ZREM', key, id) end
     if j and (not A.status or j.st == A.status) and (not A.type or j.ty == A.type)
       and (not A.owner or j.ow == A.owner) then
       answer[#answer + 1] = job_json(j)

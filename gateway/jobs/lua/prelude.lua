@@ -7,7 +7,7 @@
 --      tm timeout ms, ca/qa/sa/fa created, queued, started, finished at, ra run after, ea expires at, pg progress,
 --      rs result, ru result is stored apart, er error, tp traceparent, tg channels {name, size, ttl}, wk worker,
 --      ap admitted: 1 holds a slot of its type's cap, 2 of its tenant's, 3 of both, 0 waits for one (slots_prelude.lua),
---      fe fence, on last operation of this fence, ck token of the claim, cr crashes in this run, pc progress
+--      fe fence, on last operation of this fence, lf the fence it was of, ck token of the claim, cr crashes in this run, pc progress
 --      entries in the log, px offset up to which progress was pruned, uk unique key, ax how often the present attempt
 --      was put back without being burnt, dg its group while it is among the dead letters, dr why it failed last, or of
 --      what it would die now {reason, group}, sg saga, pa parent, cn children, cp their progress, cw which are waited
@@ -36,6 +36,13 @@ local function load_job(tenant, id)
   local j = cmsgpack.unpack(found[1])
   j.tenant, j.id, j.static = tenant, id, found[2]
   return j
+end
+
+-- For who looks at many jobs: one whose record is damaged (restore.lua) must not hold up the others. Answers the job, if
+-- it can be read, and else whether there is something.
+local function readable_job(tenant, id)
+  local well, j = pcall(load_job, tenant, id)
+  return well and j or nil, not well
 end
 
 local function save_job(j)
@@ -112,7 +119,8 @@ end
 -- How many jobs of the tenant and of the type are open.
 local function count_open(j, change)
   redis.call('HINCRBY', P .. 'open', j.tenant, change)
-  redis.call('HINCRBY', P .. 'open:type', j.ty, change)
+  -- Of another system's jobs there may be any number of types.
+  if redis.call('HINCRBY', P .. 'open:type', j.ty, change) < 1 then redis.call('HDEL', P .. 'open:type', j.ty) end
 end
 
 -- A log gets no more, unless the job runs again: give back the room it was made with (4 KiB, for three small events).
@@ -170,6 +178,9 @@ local function due_at(j, ms)
   if j.ea and allowed(j, 'expired') then ms = math.min(ms, j.ea) end
   redis.call('ZADD', P .. 'due', ms, member(j))
 end
+
+-- How many jobs of the shard are open, those in the crowds (due.lua) too.
+local function count_due() return redis.call('ZCARD', P .. 'due') + (redis.call('GET', P .. 'crowded') or 0) end
 
 -- A queued job is looked at again after an hour, then after twice its age: should the broker have lost its message, or
 -- buried it, the job is published again, and the claim drops what is one too many. (After a restart: recheck.lua.)

@@ -8,7 +8,7 @@ if A.pool then
 elseif A.tenant then
   count = tonumber(redis.call('HGET', P .. 'open', A.tenant) or 0)
 else
-  count = redis.call('ZCARD', P .. 'due')
+  count = count_due()
 end
 
 local key = P .. 'ends:' .. (A.pool and A.pool .. '.' .. A.priority or A.tenant or '')
@@ -19,7 +19,7 @@ local newest = redis.call('ZREVRANGEBYSCORE', P .. 'ended', '+inf', since, 'LIMI
 local alike = 0
 for _, entry in ipairs(newest) do
   local tenant, id = string.match(entry, '^(%S+) (%S+)$')
-  local j = load_job(tenant, id)
+  local j = readable_job(tenant, id)
   if j and (not A.tenant or tenant == A.tenant) and (not A.pool or (j.po == A.pool and j.pr == A.priority)) then
     alike = alike + 1
   end

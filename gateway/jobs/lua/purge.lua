@@ -7,7 +7,7 @@ for _, entry in ipairs(A.entries) do
   local tenant, id = string.match(entry, '^(%S+) (%S+)$')
   local ended = tonumber(redis.call('ZSCORE', P .. 'ended', entry) or math.huge)
   if ended <= before then
-    local j = load_job(tenant, id)
+    local j = readable_job(tenant, id)
     redis.call('ZREM', P .. 'ended', entry)
     redis.call('DEL', job_key(tenant, id), saga_key(tenant, id), index_key(tenant, 'p:' .. id),
       stream_key(tenant, 'job:' .. id), meta_key(tenant, 'job:' .. id))
@@ -17,6 +17,10 @@ for _, entry in ipairs(A.entries) do
       redis.call('ZREM', index_key(tenant, 's:' .. j.st), id)
       redis.call('ZREM', index_key(tenant, 't:' .. j.ty), id)
       if j.ow then redis.call('ZREM', index_key(tenant, 'o:' .. j.ow), id) end
+      if j.pa then redis.call('ZREM', index_key(tenant, 'p:' .. j.pa[1]), id) end
+      if j.fo then redis.call('SREM', P .. 'revoke:' .. j.fo, member(j) .. ' ' .. j.fu) end
+    else   -- lists take it out of the other indexes
+      for state in pairs(ALLOWED) do redis.call('ZREM', index_key(tenant, 's:' .. state), id) end
     end
   end
 end

@@ -4,7 +4,7 @@ local key = P .. 'queued:' .. A.pool
 local count = redis.call('ZCARD', key)
 for _, entry in ipairs(redis.call('ZRANGE', key, 0, A.limit - 1)) do
   local tenant, id = string.match(entry, '^(%S+) (%S+)$')
-  local j = load_job(tenant, id)
+  local j = readable_job(tenant, id)
   redis.call('ZREM', key, entry)
   if j and j.st == 'queued' then unqueue(j, NOW) end
 end

@@ -1,6 +1,6 @@
 -- Write a job as its log tells it. A: tenant, id, offset (of the log's newest entry that was folded), version (of the job
 -- that was read; -1 when there was none, -2 when it could not be read), fields (of d), static, attempts, targets,
--- timeout_ms. Answers 'restored' | 'moved' (it is no longer as it was read) | 'no-input' (open, and its input is lost).
+-- timeout_ms, death (of one that failed). Answers 'restored' | 'moved' (it is no longer as it was read) | 'no-input' (open, and its input is lost).
 local key = job_key(A.tenant, A.id)
 local well, old = pcall(load_job, A.tenant, A.id)
 if not well or (old and (type(old) ~= 'table' or not old.ve)) then old = nil end
@@ -13,12 +13,26 @@ if open and redis.call('HEXISTS', key, 'i') == 0 then return 'no-input' end
 -- What the log does not know is kept; where it is lost, no fence handed out is as high as the version.
 local j = old or {tenant = A.tenant, id = A.id, fe = A.fields.ve + 1, tg = A.targets, tm = A.timeout_ms}
 for _, name in ipairs({'qa', 'sa', 'fa', 'ra', 'ea', 'pg', 'rs', 'ru', 'er', 'ow'}) do j[name] = nil end
-local was_open = old and not TERMINAL[old.st]
+local was, was_open = old and old.st, old and not TERMINAL[old.st]
 for name, value in pairs(A.fields) do j[name] = value end
 redis.call('HSET', key, 's', A.static)
 redis.call('HSETNX', key, 'i', 'null')
 redis.call('HSETNX', key, 'a', A.attempts)
 j.static = A.static
+if not open then
+  if j.ap then leave(j) end
+  if j.uk then free_unique(j) end
+end
+if j.st ~= 'failed' or j.fo then
+  undie(j)
+elseif was ~= 'failed' then   -- else it is a dead letter still, or somebody discarded it
+  local group = A.death.group[1]
+  if redis.call('ZSCORE', dead_key(j.tenant), j.id .. ' ' .. group) then
+    j.dg, j.dr = group, A.death.reason
+  else
+    die(j, A.death)
+  end
+end
 save_job(j)
 
 redis.call('ZADD', index_key(j.tenant, 'all'), 0, j.id)

@@ -44,7 +44,7 @@ else
     return {'held', job_json(other)}
   end
   if tonumber(redis.call('HGET', P .. 'open', A.tenant) or 0) >= A.max_open then return {'quota'} end
-  if (A.max_due or 0) > 0 and redis.call('ZCARD', P .. 'due') >= A.max_due then return {'overloaded'} end
+  if (A.max_due or 0) > 0 and count_due() >= A.max_due then return {'overloaded'} end
   pool, max_attempts, timeout = task.po, task.ma, task.tm
 end
 
