@@ -38,6 +38,7 @@ from gateway.fanout.overload import turn_away
 from gateway.fanout.watch import watch
 from gateway.jobs.attachments import Attachments, open_attachments
 from gateway.jobs.calls import JobCalls
+from gateway.jobs.confirmations import Confirmations
 from gateway.jobs.control_routes import ControlRoutes
 from gateway.jobs.dead_routes import DeadLetterRoutes
 from gateway.jobs.deadletters import DeadLetters
@@ -95,6 +96,7 @@ class Services:
     secret: bytes
     rates: Rates
     attachments: Attachments
+    confirmations: Confirmations
 
     @property
     def authenticator(self) -> Authenticator:
@@ -188,6 +190,8 @@ async def _services(settings: Settings, shared: JobQueue | None) -> AsyncIterato
         supervisor = await stack.enter_async_context(Supervisor())
         jobs, letters = JobStore(store), DeadLetterStore(store, settings)
         attachments = await stack.enter_async_context(open_attachments(settings))
+        confirmations = Confirmations(jobs)
+        supervisor.keep("confirmations", confirmations.run)
         supervisor.keep("reaper", Reaper(jobs, queue, settings, attachments.forget).run)
         supervisor.keep("scheduler", Scheduler(jobs, TaskTypes(store), channels, settings).run)
         rebuilder = Rebuilder(jobs, channels, settings)
@@ -199,7 +203,19 @@ async def _services(settings: Settings, shared: JobQueue | None) -> AsyncIterato
         tokens = Tokens(secret, issuer=settings.token_issuer, audience=settings.token_audience)
         keys, rates = KeyStore(store, settings), Rates(store, settings.rate_limit, settings.rate_burst)
         yield Services(
-            settings, store, queue, hub, supervisor, keys, tokens, issuers, revocations, secret, rates, attachments
+            settings=settings,
+            store=store,
+            queue=queue,
+            hub=hub,
+            supervisor=supervisor,
+            keys=keys,
+            tokens=tokens,
+            issuers=issuers,
+            revocations=revocations,
+            secret=secret,
+            rates=rates,
+            attachments=attachments,
+            confirmations=confirmations,
         )
 
 
@@ -235,7 +251,7 @@ def _routes(app: Starlette, services: Services, samples: Mapping[str, Path]) -> 
         def watch(self, tenant: str, channel: str) -> AbstractAsyncContextManager[asyncio.Event]:
             return watch(hub, tenant, channel)
 
-    service = JobService(jobs, services.queue, channels, Watcher(), settings)
+    service = JobService(jobs, services.queue, channels, Watcher(), settings, confirmations=services.confirmations)
     fanout = fanout_routes.Dependencies(
         settings=settings,
         hub=hub,

@@ -61,6 +61,15 @@ class Result(NamedTuple):
     json: bytes | None
 
 
+class Confirmed(NamedTuple):
+    """The attempt whose message was confirmed."""
+
+    tenant: str
+    id: str
+    run: int
+    attempt: int
+
+
 class Due(NamedTuple):
     """What the due set gave.
 

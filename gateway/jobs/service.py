@@ -19,6 +19,7 @@ from gateway.errors import (
 )
 from gateway.events import new_id
 from gateway.jobs.arguments import Arguments
+from gateway.jobs.confirmations import Confirmations
 from gateway.jobs.model import JOB_ID, TERMINAL
 from gateway.jobs.queue import JobQueue, Message
 from gateway.jobs.records import Job, Submitted
@@ -60,9 +61,18 @@ class JobService:
     """Jobs, as the HTTP surface and the tools see them."""
 
     def __init__(
-        self, store: JobStore, queue: JobQueue, channels: ChannelStore, watcher: Watcher, settings: Settings
+        self,
+        store: JobStore,
+        queue: JobQueue,
+        channels: ChannelStore,
+        watcher: Watcher,
+        settings: Settings,
+        *,
+        confirmations: Confirmations | None = None,
     ) -> None:
+        """`confirmations` records what is queued after the answer; without it, that is done before."""
         self.store = store
+        self._confirmations = confirmations
         self._queue = queue
         self._arguments = Arguments(channels, settings)
         self._watcher = watcher
@@ -173,6 +183,8 @@ class JobService:
         except QueueUnavailable:
             # Unknown is not failed: the job stays accepted, and the due set publishes it.
             log.warning("job.publish_unknown", job_id=message.id, tenant=message.tenant)
+            return job
+        if self._confirmations is not None and self._confirmations.note(message):
             return job
         try:
             return await self.store.queued(message) or job

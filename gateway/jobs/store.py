@@ -12,7 +12,7 @@ from gateway.errors import Conflict, QuotaExceeded, StaleFence
 from gateway.jobs.deaths import death_of
 from gateway.jobs.pressure import WINDOW, Pressure
 from gateway.jobs.queue import Message
-from gateway.jobs.records import Claim, Due, Job, Result, Submitted, decode_message
+from gateway.jobs.records import Claim, Confirmed, Due, Job, Result, Submitted, decode_message
 from gateway.jobs.scripts import ADMISSION, load_script
 from gateway.jobs.task_types import TaskType, TaskTypes
 from gateway.store.redis import Script, Store
@@ -103,7 +103,7 @@ class JobStore:
         """Keep the answer given under an Idempotency-Key."""
         await self._run(_SETTLE, tenant, key=key, answer=answer.decode())
 
-    async def queued(self, message: Message) -> bytes | None:
+    async def queued(self, message: Message | Confirmed) -> bytes | None:
         """Record that the broker has the message; returns the job."""
         job: bytes | None = await self._gather(
             _QUEUED, message.tenant, id=message.id, run=message.run, attempt=message.attempt

@@ -18,6 +18,36 @@ COMMAND_TIMEOUT = 5.0
 CONNECT_TIMEOUT = 2.0
 
 
+class _Prompt:
+    """Writes a command at once when nothing waits to be written; mixed into the driver's connections.
+
+    The driver bounds every write with `asyncio.wait_for`, which up to Python 3.11 starts a task: as much as all else a
+    command costs. What is written here is bounded by waiting for its answer. Behind unsent bytes the driver does it.
+    """
+
+    _writer: asyncio.StreamWriter | None
+
+    async def send_packed_command(self, command: Any, check_health: bool = True) -> None:  # noqa: ANN401, FBT001, FBT002 - the driver's signature
+        """Send a command that is packed already."""
+        transport = self._writer.transport if self._writer is not None else None
+        if isinstance(command, list) and transport is not None and _takes(transport):
+            transport.writelines(command)
+        else:
+            await super().send_packed_command(command, check_health)  # type: ignore[misc] # the driver's comes next
+
+
+def _takes(transport: asyncio.WriteTransport) -> bool:
+    return not transport.is_closing() and transport.get_write_buffer_size() == 0
+
+
+class PlainConnection(_Prompt, Connection):
+    """A connection over TCP."""
+
+
+class TlsConnection(_Prompt, SSLConnection):
+    """A connection over TLS."""
+
+
 class Client(Redis):
     """A client whose commands finish although their caller is cancelled.
 
@@ -31,6 +61,9 @@ class Client(Redis):
 
     async def execute_command(self, *arguments: Any, **options: Any) -> Any:  # noqa: ANN401 - the driver's own
         """Run one command to its end."""
+        if asyncio.current_task() in self._running:
+            # A task of ours, which nobody cancels: what runs gathered scripts need not pay for a second one.
+            return await super().execute_command(*arguments, **options)  # type: ignore[no-untyped-call] # the driver's
         return await self.finish(super().execute_command(*arguments, **options))  # type: ignore[no-untyped-call] # the driver's
 
     async def finish(self, work: Coroutine[Any, Any, Any]) -> Any:  # noqa: ANN401 - what a command answers
@@ -69,7 +102,7 @@ def client(
     `options` win over what the address says.
     """
     chosen: dict[str, Any] = {
-        "connection_class": SSLConnection if address.tls else Connection,
+        "connection_class": TlsConnection if address.tls else PlainConnection,
         "host": node.host,
         "port": node.port,
         "username": address.username,

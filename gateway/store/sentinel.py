@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
-from redis.asyncio import Connection, SSLConnection
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import ReadOnlyError, ResponseError
 
 from gateway.store.address import Node, RedisAddress
-from gateway.store.client import Client, client
+from gateway.store.client import Client, PlainConnection, TlsConnection, client
 from gateway.store.places import Sentinels
 
 
@@ -56,11 +55,11 @@ class _Following:
             raise
 
 
-class _FollowingConnection(_Following, Connection):
+class _FollowingConnection(_Following, PlainConnection):
     pass
 
 
-class _FollowingTlsConnection(_Following, SSLConnection):
+class _FollowingTlsConnection(_Following, TlsConnection):
     pass
 
 

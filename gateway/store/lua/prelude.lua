@@ -58,7 +58,9 @@ end
 local GENERATION
 local function generation()
   if GENERATION then return GENERATION end
-  local run = string.match(redis.call('INFO', 'server'), 'run_id:(%w+)')
+  local info = redis.call('INFO', 'server')
+  local _, before = string.find(info, 'run_id:', 1, true)
+  local run = string.match(info, '^%w+', before + 1)
   local known = redis.call('HMGET', P .. 'gen', 'run', 'gen')
   if known[1] == run then
     GENERATION = base36(tonumber(known[2]))
@@ -93,33 +95,56 @@ end
 -- which our JSON never holds, stands for a term, \30 for the channel's name behind its colon and \31 for its word (what
 -- else its events repeat). Stored entries use these codes: terms may be added (up to \29), never changed.
 -- Not \9, \10 and \13, which may stand between the tokens of JSON.
-local TERMS = {
-  ['\1'] = '{"specversion":"1.0","id":"\30-', ['\2'] = '","source":"/v1/jobs","type":"job.',
-  ['\3'] = ',"time":"', ['\4'] = '","sequence":"', ['\5'] = '","subject":"\30","dataschema":"urn:gateway:schema:job:', ['\6'] = ',"traceparent":"00-\31-',
-  ['\7'] = '","datacontenttype":"application/json","data":', ['\8'] = '{"id":"\30","type":"',
-  ['\11'] = '","tenant":"default","owner":', ['\12'] = ',"channels":[],"priority":"',
-  ['\14'] = '","callback_url":null,"trace_id":"\31","links":{"self":"/v1/jobs/\30","events":"/v1/jobs/\30/events",'
-    .. '"result":"/v1/jobs/\30/result","stream":"/v1/stream?channel=job:\30"},"pool":"',
-  ['\15'] = '","max_attempts":', ['\16'] = ',"status":"', ['\17'] = '","progress":',
-  ['\18'] = ',"run":1,"attempt":1,"version":', ['\19'] = ',"created_at":"', ['\20'] = '","queued_at":',
-  ['\21'] = ',"started_at":', ['\22'] = ',"finished_at":', ['\23'] = ',"run_after":null,"expires_at":null,"result":',
-  ['\24'] = ',"result_url":null,"error":', ['\25'] = '","sequence":"00000000', ['\26'] = '","progress":null',
-  ['\27'] = ',"finished_at":null,"run_after":null,"expires_at":null,"result":null', ['\28'] = '{"run":1,"attempt":1,"worker":',
-  ['\29'] = ',"result_url":null,"error":null',
-}
+local function terms_of(name, word)
+  local job = '/v1/jobs/' .. name
+  return {
+    ['\1'] = '{"specversion":"1.0","id":"' .. name .. '-', ['\2'] = '","source":"/v1/jobs","type":"job.',
+    ['\3'] = ',"time":"', ['\4'] = '","sequence":"',
+    ['\5'] = '","subject":"' .. name .. '","dataschema":"urn:gateway:schema:job:', ['\6'] = ',"traceparent":"00-' .. word .. '-',
+    ['\7'] = '","datacontenttype":"application/json","data":', ['\8'] = '{"id":"' .. name .. '","type":"',
+    ['\11'] = '","tenant":"default","owner":', ['\12'] = ',"channels":[],"priority":"',
+    ['\14'] = '","callback_url":null,"trace_id":"' .. word .. '","links":{"self":"' .. job .. '","events":"' .. job
+      .. '/events","result":"' .. job .. '/result","stream":"/v1/stream?channel=job:' .. name .. '"},"pool":"',
+    ['\15'] = '","max_attempts":', ['\16'] = ',"status":"', ['\17'] = '","progress":',
+    ['\18'] = ',"run":1,"attempt":1,"version":', ['\19'] = ',"created_at":"', ['\20'] = '","queued_at":',
+    ['\21'] = ',"started_at":', ['\22'] = ',"finished_at":', ['\23'] = ',"run_after":null,"expires_at":null,"result":',
+    ['\24'] = ',"result_url":null,"error":', ['\25'] = '","sequence":"00000000', ['\26'] = '","progress":null',
+    ['\27'] = ',"finished_at":null,"run_after":null,"expires_at":null,"result":null',
+    ['\28'] = '{"run":1,"attempt":1,"worker":', ['\29'] = ',"result_url":null,"error":null', ['\30'] = name, ['\31'] = word,
+  }
+end
 
+-- Every job event passes here once or twice, and this is most of what its script costs: one pass, over the short text
+-- only, with terms that hold name and word already. (%c also finds \9, \10, \13 and DEL: no terms, they stay.)
+local EXPANDED = {}   -- the terms of the last name and word: a script writes about one job several times
 local function expand(text, name, word)
-  text = string.gsub(text, '[\1-\8\11\12\14-\29]', TERMS)
-  return (string.gsub(text, '[\30\31]', {['\30'] = name, ['\31'] = word}))
+  name, word = name or '', word or ''
+  if EXPANDED.name ~= name or EXPANDED.word ~= word then
+    EXPANDED = {name = name, word = word, terms = terms_of(name, word)}
+  end
+  return (string.gsub(text, '%c', EXPANDED.terms))
+end
+
+-- Put `by` in the place of every `what`, which is no pattern.
+local function replace(text, what, by)
+  local parts, from = {}, 1
+  local first, last = string.find(text, what, from, true)
+  while first do
+    parts[#parts + 1] = string.sub(text, from, first - 1)
+    from = last + 1
+    first, last = string.find(text, what, from, true)
+  end
+  parts[#parts + 1] = string.sub(text, from)
+  return table.concat(parts, by)
 end
 
 -- Abbreviate a text that was not made so: its terms, in the order in which they stand there.
 local function shorten(text, name, word, terms)
   if string.find(text, '%c') then return text end
-  text = string.gsub(string.gsub(text, name, '\30'), word, '\31')
-  local short, from = '', 1
+  text = replace(replace(text, name, '\30'), word, '\31')
+  local known, short, from = terms_of('\30', '\31'), '', 1
   for code in string.gmatch(terms, '.') do
-    local first, last = string.find(text, TERMS[code], from, true)
+    local first, last = string.find(text, known[code], from, true)
     if first then
       short = short .. string.sub(text, from, first - 1) .. code
       from = last + 1
