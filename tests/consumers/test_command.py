@@ -11,7 +11,10 @@ from click.testing import CliRunner
 from redis.asyncio import Redis
 
 from consumers import __main__ as program
-from consumers.worker import WorkerStuck
+from consumers import registry
+from consumers.celery import CeleryBridge
+from consumers.relay import Relay
+from consumers.worker import Worker, WorkerStuck
 from gateway.errors import ConfigurationError
 from tests.e2e.stack import client, stack
 
@@ -58,7 +61,6 @@ PASSWORD = "amqp://user:hunter2/x@127.0.0.1/"  # not percent-encoded: what is be
         (["run", "..tasks"], {}, "'..tasks' is no name of a module"),
         (["run", "shop/tasks.py"], {}, "'shop/tasks.py' is no name of a module"),
         (["run", "no_such_module"], {}, "there is no module 'no_such_module'"),
-        (["run", "json"], {}, "the module 'json' registers no task"),
         (["run", HOSTILE, "--grace", "nan"], {}, "'nan' is no number of seconds"),
         (["run", HOSTILE, "--grace", "-1"], {}, "-1.0 is not in the range"),
         (["run", HOSTILE, "--concurrency", "0"], {}, "0 is not in the range"),
@@ -81,11 +83,24 @@ def test_what_is_wrong_with_a_command_is_one_sentence(
 ) -> None:
     for name, value in {"REDIS_URL": "redis://127.0.0.1:1", **variables}.items():
         monkeypatch.setenv(f"GATEWAY_{name}", value)
+    for what in (Worker, Relay, CeleryBridge):
+        monkeypatch.setattr(what, "run", started)  # else one that starts by mistake would wait for Redis for ever
     ended = CliRunner().invoke(program.main, arguments)
     assert ended.exit_code == 2
     assert said in ended.stderr
     assert "Traceback" not in ended.stderr
     assert "hunter2" not in ended.output
+
+
+async def started(what: object) -> None:
+    raise AssertionError(f"{what} has started")
+
+
+def test_a_module_without_tasks_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(registry, "_tasks", {})  # other tests have registered some in this process
+    monkeypatch.setattr(Worker, "run", started)
+    ended = CliRunner().invoke(program.main, ["run", "json"])
+    assert (ended.exit_code, "the module 'json' registers no task" in ended.stderr) == (2, True)
 
 
 async def test_a_stuck_worker_ends_its_process(redis_url: str, amqp_url: str, redis: Redis, tmp_path: Path) -> None:
