@@ -290,4 +290,4 @@ async def test_attaching_to_a_job_that_is_no_longer_its_own_is_refused(ctx: Cont
     with pytest.raises(Cancelled):
         await ctx.attach("a.txt", b"", "text/plain")
     with pytest.raises(Cancelled):
-        ctx.attach_sync("a.txt", b"", "text/plain")
+        await asyncio.to_thread(ctx.attach_sync, "a.txt", b"", "text/plain")
