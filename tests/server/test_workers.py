@@ -189,7 +189,7 @@ def test_a_stop_ends_a_start_that_waits_for_redis(tmp_path: Path, workers: int, 
     try:
         eventually_sync(lambda: log.read_text().count("gateway.waiting_for_redis") >= workers, 30)
         process.send_signal(number)
-        assert process.wait(10) == 0
+        assert process.wait(30) == 0
         assert "Traceback" not in log.read_text()
     finally:
         process.kill()
