@@ -16,7 +16,6 @@ from typing import Any, Final
 import structlog
 
 from consumers.celery_events import TaskEvent, Unreadable, changes, of_result, read
-from consumers.celery_results import Held, Results
 from consumers.celery_rules import birth, rule_for
 from consumers.patience import until_stored
 from gateway.errors import GatewayError, StoreUnavailable
@@ -26,6 +25,7 @@ from gateway.jobs.queue import Incoming
 from gateway.jobs.rabbitmq_celery import CeleryControl, Send, declare_celery_events
 from gateway.jobs.rabbitmq_intake import Intake
 from gateway.settings import Settings
+from gateway.store.celery_results import Held, Results
 from gateway.store.deadletters import DeadLetterStore
 from gateway.store.redis import Store
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import AsyncIterator, Callable
+from functools import partial
 from typing import TYPE_CHECKING, TypedDict
 
 import msgspec
@@ -13,6 +14,7 @@ from consumers.asking import Question, Value
 from consumers.durable import Durable
 from consumers.helpers import Helpers
 from consumers.outcome import GiveUp, printable
+from consumers.threads import in_loop
 from gateway.errors import StaleFence
 from gateway.jobs.attachments import Attachments, url
 
@@ -139,7 +141,7 @@ class Context(Helpers, Durable):
         """Keep a file with the job, from a task in a thread. Raises as `attach`."""
         self._off_loop()
         self._check()
-        return asyncio.run_coroutine_threadsafe(self.attach(name, data, content_type), self._loop).result()
+        return in_loop(self._loop, partial(self.attach, name, data, content_type))
 
     async def ask(self, question: Question) -> Value:
         """Ask the worker; see `consumers.desk`. For the helpers."""
@@ -155,7 +157,7 @@ class Context(Helpers, Durable):
     def ask_sync(self, question: Question) -> Value:
         """Ask the worker from a thread. For the helpers."""
         self._off_loop()
-        return asyncio.run_coroutine_threadsafe(self.ask(question), self._loop).result()
+        return in_loop(self._loop, partial(self.ask, question))
 
     def _in_loop(self) -> None:
         if asyncio.get_running_loop() is not self._loop:

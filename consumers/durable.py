@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine
+from collections.abc import Awaitable, Callable
+from functools import partial
 from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
 from consumers.outcome import GiveUp, Uncertain
+from consumers.threads import in_loop
 
 if TYPE_CHECKING:
     from consumers.children import Children
@@ -74,7 +76,7 @@ class Durable:
     def step_sync(self, name: str, do: Callable[[], Any], undo: str | None = None, *, undo_input: object = None) -> Any:  # noqa: ANN401 - any JSON
         """Do the same from a task in a thread."""
         steps = self._bound(self._steps)
-        begun = self._from_thread(steps.begin(name, undo, undo_input))
+        begun = self._from_thread(partial(steps.begin, name, undo, undo_input))
         if begun.is_done:
             return begun.value
         try:
@@ -82,9 +84,9 @@ class Durable:
         except Uncertain:
             raise
         except Exception:
-            self._from_thread(steps.fail(name))
+            self._from_thread(partial(steps.fail, name))
             raise
-        return self._from_thread(steps.end(name, value))
+        return self._from_thread(partial(steps.end, name, value))
 
     async def spawn(self, type_: str, job_input: object = None, *, name: str | None = None, **options: Any) -> str:  # noqa: ANN401 - the fields of a submission
         """Submit a child job; returns its id. When the job resumes, the same child is returned.
@@ -107,7 +109,7 @@ class Durable:
 
     def spawn_sync(self, type_: str, job_input: object = None, *, name: str | None = None, **options: Any) -> str:  # noqa: ANN401 - as above
         """Do the same from a task in a thread."""
-        return self._from_thread(self.spawn(type_, job_input, name=name, **options))
+        return self._from_thread(partial(self.spawn, type_, job_input, name=name, **options))
 
     async def gather(
         self,
@@ -141,7 +143,7 @@ class Durable:
 
     def gather_sync(self, *children: str, **options: Any) -> list[Any]:  # noqa: ANN401 - those of `gather`
         """Do the same from a task in a thread."""
-        return self._from_thread(self.gather(*children, **options))
+        return self._from_thread(partial(self.gather, *children, **options))
 
     def _bound(self, part: T | None) -> T:
         self._check()
@@ -161,14 +163,10 @@ class Durable:
         """Raise GiveUp in the worker's loop."""
         raise NotImplementedError
 
-    def _from_thread(self, work: Coroutine[Any, Any, T]) -> T:
-        try:
-            self._off_loop()
-            self._check()
-        except BaseException:
-            work.close()
-            raise
-        return asyncio.run_coroutine_threadsafe(work, self._loop).result()
+    def _from_thread(self, work: Callable[[], Awaitable[T]]) -> T:
+        self._off_loop()
+        self._check()
+        return in_loop(self._loop, work)
 
 
 class NotDurable:

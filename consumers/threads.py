@@ -7,18 +7,21 @@ and the interpreter would wait for it at the end.
 from __future__ import annotations
 
 import asyncio
+import concurrent.futures
 import contextlib
 import contextvars
 import threading
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
-from typing import Any, Final, NamedTuple
+from typing import Any, Final, NamedTuple, TypeVar
 
 import structlog
 
 from consumers.outcome import Suspended
 from consumers.turns import Turns
 from gateway.jobs.model import Priority
+
+T = TypeVar("T")
 
 log = structlog.get_logger(__name__)
 
@@ -61,6 +64,28 @@ def start_thread(function: Callable[..., Any], *arguments: object) -> asyncio.Fu
 
     threading.Thread(target=work, name=f"task-{getattr(function, '__name__', '')}", daemon=True).start()
     return ended
+
+
+def in_loop(loop: asyncio.AbstractEventLoop, work: Callable[[], Awaitable[T]]) -> T:
+    """Have something awaited in a loop, from a thread, and wait for it; raises what it raises.
+
+    It begins there: `asyncio.run_coroutine_threadsafe` leaves a coroutine nobody awaits when the loop ends first.
+    """
+    ended: concurrent.futures.Future[T] = concurrent.futures.Future()
+
+    async def run() -> T:
+        return await work()
+
+    def tell(task: asyncio.Task[T]) -> None:
+        if task.cancelled():
+            ended.cancel()
+        elif (error := task.exception()) is not None:
+            ended.set_exception(error)
+        else:
+            ended.set_result(task.result())
+
+    loop.call_soon_threadsafe(lambda: loop.create_task(run()).add_done_callback(tell))
+    return ended.result()
 
 
 class Slots:

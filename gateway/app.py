@@ -188,14 +188,14 @@ async def _services(settings: Settings, shared: JobQueue | None) -> AsyncIterato
 
         hub = await stack.enter_async_context(Hub(settings.redis_url, channels, job_state))
         supervisor = await stack.enter_async_context(Supervisor())
-        jobs, letters = JobStore(store), DeadLetterStore(store, settings)
+        jobs = JobStore(store)
         attachments = await stack.enter_async_context(open_attachments(settings))
         confirmations = Confirmations(jobs)
         supervisor.keep("confirmations", confirmations.run)
         supervisor.keep("reaper", Reaper(jobs, queue, settings, attachments.forget).run)
         supervisor.keep("scheduler", Scheduler(jobs, TaskTypes(store), channels, settings).run)
-        rebuilder = Rebuilder(jobs, channels, settings)
-        supervisor.keep("undertaker", Undertaker(store, queue, letters, rebuilder).run)
+        undertaker = Undertaker(store, queue, DeadLetterStore(store, settings), Rebuilder(jobs, channels, settings))
+        supervisor.keep("undertaker", undertaker.run)
         revocations, issuers = Revocations(store), issuers_from(settings, fetch_public_keys)
         supervisor.keep("evictions", Evictions(hub, revocations).run)
         for issuer in issuers.issuers:

@@ -83,15 +83,15 @@ def may(current: str, following: str) -> bool:
 
 def lua_tables() -> str:
     """Write the tables as Lua, so that the scripts and Python cannot disagree."""
-    allowed = ",".join(f"{state}={_lua_set(following)}" for state, following in sorted(TRANSITIONS.items()))
+    allowed = ",".join(f"{state}={lua_set(following)}" for state, following in sorted(TRANSITIONS.items()))
     events = ",".join(f"{state}='{event}'" for state, event in sorted(EVENTS.items()))
     return "\n".join(
         [
             f"local ALLOWED = {{{allowed}}}",
             f"local EVENT = {{{events}}}",
-            f"local TERMINAL = {_lua_set(TERMINAL)}",
-            f"local HELD = {_lua_set(HELD)}",
-            f"local TO_PUBLISH = {_lua_set(TO_PUBLISH)}",
+            f"local TERMINAL = {lua_set(TERMINAL)}",
+            f"local HELD = {lua_set(HELD)}",
+            f"local TO_PUBLISH = {lua_set(TO_PUBLISH)}",
             f"local CRASH_LIMIT = {CRASH_LIMIT}",
             f"local MAX_SNOOZES = {MAX_SNOOZES}",
             f"local MAX_PROGRESS = {MAX_PROGRESS}",
@@ -99,5 +99,6 @@ def lua_tables() -> str:
     )
 
 
-def _lua_set(names: frozenset[str]) -> str:
-    return "{" + ",".join(f"{name}=true" for name in sorted(names)) + "}"
+def lua_set(names: frozenset[str]) -> str:
+    """Write names as a Lua table whose keys they are."""
+    return "{" + ",".join(f"['{name}']=true" for name in sorted(names)) + "}"

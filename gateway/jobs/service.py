@@ -107,6 +107,12 @@ class JobService:
             key=key,
             fingerprint=_fingerprint(wanted),
         )
+        return await self._accepted(tenant, job_id, wanted, outcome, key)
+
+    async def _accepted(
+        self, tenant: str, job_id: str, wanted: Submission, outcome: Submitted, key: str | None
+    ) -> Accepted:
+        """Do what the script's decision asks for; raises as `submit`."""
         if outcome.kind == "replay":
             return _replayed(outcome)
         if outcome.kind == "held":

@@ -14,6 +14,8 @@ from __future__ import annotations
 import re
 from typing import Final
 
+from gateway.jobs.model import lua_set
+
 STEP_TRANSITIONS: Final[dict[str, frozenset[str]]] = {
     "started": frozenset({"done", "failed", "undoing"}),
     "failed": frozenset({"started"}),
@@ -40,7 +42,7 @@ NAME_RULE: Final = "must be 1 to 64 characters of A-Z a-z 0-9 _ . : / # -"
 
 def transitions_table() -> str:
     """Write the transitions as Lua, for the one script that needs them."""
-    allowed = ",".join(f"['{status}']={_set(following)}" for status, following in sorted(STEP_TRANSITIONS.items()))
+    allowed = ",".join(f"['{status}']={lua_set(following)}" for status, following in sorted(STEP_TRANSITIONS.items()))
     return f"local STEP_ALLOWED = {{{allowed}}}"
 
 
@@ -48,13 +50,9 @@ def step_tables() -> str:
     """Write what every job script needs as Lua."""
     return "\n".join(
         [
-            f"local TO_UNDO = {_set(TO_UNDO)}",
-            f"local ABANDONS = {_set(ABANDONS)}",
+            f"local TO_UNDO = {lua_set(TO_UNDO)}",
+            f"local ABANDONS = {lua_set(ABANDONS)}",
             f"local MAX_STEPS, MAX_CHILDREN, MAX_DEPTH = {MAX_STEPS}, {MAX_CHILDREN}, {MAX_DEPTH}",
             f"local CHILD_PROGRESS_EVERY = {CHILD_PROGRESS_EVERY_MS}",
         ]
     )
-
-
-def _set(names: frozenset[str]) -> str:
-    return "{" + ",".join(f"['{name}']=true" for name in sorted(names)) + "}"

@@ -10,7 +10,6 @@ from typing import NamedTuple, TypeVar
 
 import msgspec
 from starlette.datastructures import QueryParams
-from starlette.requests import Request
 
 from gateway.errors import FieldError, InvalidFields
 
@@ -104,22 +103,6 @@ class Query:
         """Read `limit` and `cursor`."""
         limit = self.integer("limit", default, minimum=1, maximum=maximum)
         return Page(limit, self.text("cursor", maximum=MAX_CURSOR) or None)
-
-
-def int_param(request: Request, name: str, default: int, *, minimum: int, maximum: int) -> int:
-    """Read one integer; raises InvalidFields at once."""
-    query = Query(request.query_params)
-    value = query.integer(name, default, minimum=minimum, maximum=maximum)
-    query.check()
-    return value
-
-
-def page_params(request: Request, *, default: int = DEFAULT_LIMIT, maximum: int = MAX_LIMIT) -> Page:
-    """Read `limit` and `cursor`; raises InvalidFields at once."""
-    query = Query(request.query_params)
-    page = query.page(default=default, maximum=maximum)
-    query.check()
-    return page
 
 
 def encode_cursor(value: object) -> str:

@@ -71,4 +71,4 @@ def test_lua_tables_name_every_state() -> None:
     for state in STATES:
         assert f"{state}={{" in text
     for state in HELD | TO_PUBLISH | TERMINAL:
-        assert f"{state}=true" in text
+        assert f"['{state}']=true" in text

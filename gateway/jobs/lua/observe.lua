@@ -1,8 +1,8 @@
 -- What another system says of jobs it runs. A: tenant, silence_ms (after which nothing more is expected), seen: a list of
 -- {id, state, attempt, worker, by, progress, result, apart, error, born}, in the order in which it was told. `error` is
 -- an object without its attempt and closing brace; `born` makes the job should it not be there: {source, foreign_id,
--- type, owner, pool, priority, static, input, max_attempts, traceparent, targets}. Answers the states the jobs are in afterwards, '' for
--- one that is not there.
+-- type, owner, pool, priority, static, input, max_attempts, traceparent, targets}. Answers the states the jobs are in
+-- afterwards, '' for one that is not there.
 local function bear(o)
   local b = o.born
   local j = {
@@ -10,14 +10,7 @@ local function bear(o)
     rn = 1, at = o.attempt or 1, ma = b.max_attempts, tm = 0, ca = NOW, tp = b.traceparent, tg = b.targets, fe = 0,
     fo = b.source, fu = b.foreign_id,
   }
-  j.static = shorten(b.static .. ',"pool":"' .. j.po .. '","max_attempts":' .. j.ma, j.id, trace_of(j.tp),
-    '\8\11\12\14\15')
-  redis.call('HSET', job_key(j.tenant, j.id), 's', j.static, 'i', b.input)
-  redis.call('ZADD', index_key(j.tenant, 'all'), 0, j.id)
-  redis.call('ZADD', index_key(j.tenant, 's:' .. j.st), 0, j.id)
-  redis.call('ZADD', index_key(j.tenant, 't:' .. j.ty), 0, j.id)
-  if j.ow then redis.call('ZADD', index_key(j.tenant, 'o:' .. j.ow), 0, j.id) end
-  count_open(j, 1)
+  write_new(j, b.static, b.input)
   return j
 end
 

@@ -124,6 +124,23 @@ local function count_open(j, change)
   if redis.call('HINCRBY', P .. 'open:type', j.ty, change) < 1 then redis.call('HDEL', P .. 'open:type', j.ty) end
 end
 
+-- The indexes of a job in its state.
+local function index_job(j)
+  redis.call('ZADD', index_key(j.tenant, 'all'), 0, j.id)
+  redis.call('ZADD', index_key(j.tenant, 's:' .. j.st), 0, j.id)
+  redis.call('ZADD', index_key(j.tenant, 't:' .. j.ty), 0, j.id)
+  if j.ow then redis.call('ZADD', index_key(j.tenant, 'o:' .. j.ow), 0, j.id) end
+end
+
+-- Write what never changes of a new job; the caller saves the rest. `static`: JSON up to and without pool and max_attempts.
+local function write_new(j, static, input)
+  j.static = shorten(static .. ',"pool":"' .. j.po .. '","max_attempts":' .. j.ma, j.id, trace_of(j.tp),
+    '\8\11\12\14\15')
+  redis.call('HSET', job_key(j.tenant, j.id), 's', j.static, 'i', input)
+  index_job(j)
+  count_open(j, 1)
+end
+
 -- A log gets no more, unless the job runs again: give back the room it was made with (4 KiB, for three small events).
 -- Redis copies a stream to the size it has.
 local function trim(j)

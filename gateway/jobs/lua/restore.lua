@@ -40,11 +40,8 @@ elseif was ~= 'failed' then   -- else it is a dead letter still, or somebody dis
 end
 save_job(j)
 
-redis.call('ZADD', index_key(j.tenant, 'all'), 0, j.id)
 for state in pairs(ALLOWED) do redis.call('ZREM', index_key(j.tenant, 's:' .. state), j.id) end
-redis.call('ZADD', index_key(j.tenant, 's:' .. j.st), 0, j.id)
-redis.call('ZADD', index_key(j.tenant, 't:' .. j.ty), 0, j.id)
-if j.ow then redis.call('ZADD', index_key(j.tenant, 'o:' .. j.ow), 0, j.id) end
+index_job(j)
 if old and was_open ~= open then count_open(j, open and 1 or -1) end
 redis.call('ZREM', P .. 'queued:' .. j.po, member(j))
 if open then

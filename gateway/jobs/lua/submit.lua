@@ -62,14 +62,7 @@ if A.rebuilt then
   -- Above every version told before the loss: no job gets a hundred a second for its whole life.
   j.ve = math.max(1, math.floor((NOW - j.ca) / 10))
 end
-j.static = shorten(A.static .. ',"pool":"' .. j.po .. '","max_attempts":' .. j.ma, j.id, trace_of(j.tp),
-  '\8\11\12\14\15')
-redis.call('HSET', job_key(j.tenant, j.id), 's', j.static, 'i', A.input)
-redis.call('ZADD', index_key(j.tenant, 'all'), 0, j.id)
-redis.call('ZADD', index_key(j.tenant, 's:' .. j.st), 0, j.id)
-redis.call('ZADD', index_key(j.tenant, 't:' .. j.ty), 0, j.id)
-if j.ow then redis.call('ZADD', index_key(j.tenant, 'o:' .. j.ow), 0, j.id) end
-count_open(j, 1)
+write_new(j, A.static, A.input)
 due_at(j, j.ra or NOW + A.lease_ms)
 local admitted = delayed or A.rebuilt or admit(j, A.max_admitted or 0)
 if j.uk then take_unique(j) end
