@@ -268,4 +268,7 @@ def _time(text: str | None) -> str | None:
     ago = _AGO.match(text) if text else None
     if ago is None:
         return text
-    return (datetime.now(UTC) - timedelta(**{_UNITS[ago[2]]: int(ago[1])})).isoformat()
+    try:
+        return (datetime.now(UTC) - timedelta(**{_UNITS[ago[2]]: int(ago[1])})).isoformat()
+    except OverflowError:
+        raise click.UsageError(f"{text} ago there was no year yet") from None

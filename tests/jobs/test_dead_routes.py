@@ -280,6 +280,7 @@ async def test_the_commands_do_the_same(world: World) -> None:
         (("discard", "--all", "job_x"), "Say which"),
         (("discard", "job_x", "--dry-run"), "is for a filter"),
         (("list", "--since", "yesterday"), "not valid"),
+        (("list", "--since", "999999d"), "999999d ago"),
         (("list", "--tenant", "a b"), "/tenant must be"),
         (("show", "job_x"), "no such dead letter"),
         (("discard", "job_x"), "no such dead letter"),
@@ -289,7 +290,7 @@ async def test_a_wrong_command_is_told_as_a_sentence(world: World, words: tuple[
     result = await world.command(*words)
     assert result.exit_code != 0
     assert said in result.output
-    assert not isinstance(result.exception, ValueError)
+    assert not isinstance(result.exception, ValueError | OverflowError)
 
 
 async def test_a_user_without_a_name_may_use_the_commands(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
