@@ -28,7 +28,7 @@ log = structlog.get_logger(__name__)
 
 MAX_BULK = 1000
 MAX_PAGE = 100
-_FILTERS = ("group", "error_type", "reason", "type", "pool", "since", "until")
+_FILTERS = Filter.__struct_fields__
 
 
 class Bulk(Filter, frozen=True, forbid_unknown_fields=True, kw_only=True):
