@@ -39,6 +39,12 @@ local function load_job(tenant, id)
   return j
 end
 
+-- The job if a worker holds it under this fence, else nil.
+local function held_job(tenant, id, fence)
+  local j = load_job(tenant, id)
+  return j and j.fe == fence and HELD[j.st] and j or nil
+end
+
 -- For who looks at many jobs: one whose record is damaged (restore.lua) must not hold up the others. Answers the job, if
 -- it can be read, and else whether there is something.
 local function readable_job(tenant, id)
