@@ -18,10 +18,12 @@ from gateway.events import Position
 from gateway.jobs.deaths import death_of
 from gateway.jobs.document import implied_channels
 from gateway.jobs.replay import Difference, Told, differences, replay
-from gateway.jobs.store import LOOK, RESTORE
+from gateway.jobs.scripts import load_script
 from gateway.schemas import Data
 from gateway.store.channels import ChannelStore
 from gateway.store.redis import Store
+
+_LOOK, _RESTORE = map(load_script, ("look", "restore"))
 
 PAGE: Final = 500
 MISSING: Final = -1
@@ -108,7 +110,7 @@ class Restorer:
         return Checked(tenant, job_id, version, told, history.offset, differs)
 
     async def _stored(self, tenant: str, job_id: str) -> tuple[int, Data, list[Data]]:
-        version, job, attempts = await self._store.run(LOOK, self._store.tag(tenant), tenant=tenant, id=job_id)
+        version, job, attempts = await self._store.run(_LOOK, self._store.tag(tenant), tenant=tenant, id=job_id)
         if version < 0:
             return version, {}, []
         return (
@@ -126,7 +128,7 @@ class Restorer:
             return "its log is empty"
         if checked.version > told.version:
             return f"it is ahead of its log: version {checked.version}, there {told.version}"
-        said = await self._store.run(RESTORE, self._store.tag(checked.tenant), **await self._arguments(checked))
+        said = await self._store.run(_RESTORE, self._store.tag(checked.tenant), **await self._arguments(checked))
         match said:
             case b"restored":
                 return None

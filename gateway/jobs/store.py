@@ -25,7 +25,6 @@ _DUE, _RERUN = (load_script(name, ADMISSION) for name in ("due", "rerun"))
 _SETTLE, _WITHDRAW, _CANCEL, _PRESSURE = map(load_script, ("settle", "withdraw", "cancel", "pressure"))
 _RECHECK = load_script("recheck")
 _JOB, _RESULT, _LIST, _PURGE, _REQUEUE = map(load_script, ("job", "result", "list", "purge", "requeue"))
-LOOK, RESTORE = map(load_script, ("look", "restore"))  # see restore.py
 
 _REBUILD_LEASE_MS = 60_000  # the claim that follows takes it over at once; should it not, the due set does
 SCAN = 2000  # index entries one page of a list may look at
