@@ -16,7 +16,7 @@ import msgspec
 
 from gateway.events import Position
 from gateway.jobs.deaths import death_of
-from gateway.jobs.document import implied_channels
+from gateway.jobs.document import event_channels
 from gateway.jobs.replay import Difference, Told, differences, replay
 from gateway.jobs.scripts import load_script
 from gateway.schemas import Data
@@ -141,7 +141,6 @@ class Restorer:
         told = checked.told
         job = told.job
         owner, own = msgspec.json.decode(job["owner"]), msgspec.json.decode(job["channels"])
-        names = dict.fromkeys([*implied_channels(owner), *own])
         return {
             "tenant": checked.tenant,
             "id": checked.id,
@@ -150,7 +149,7 @@ class Restorer:
             "fields": fields(told),
             "static": "{" + ",".join(f'"{name}":{bytes(job[name]).decode()}' for name in _STATIC),
             "attempts": "".join(f"{msgspec.json.encode({**one, 'worker': None}).decode()}\n" for one in told.attempts),
-            "targets": [self._channels.target(name) for name in names],
+            "targets": [self._channels.target(name) for name in event_channels(owner, own)],
             "death": death_of(bytes(job["error"]).decode()) if told.status == "failed" else None,
             "timeout_ms": await self._timeout(checked.tenant, msgspec.json.decode(job["type"])),
         }
