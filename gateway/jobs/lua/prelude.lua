@@ -10,9 +10,9 @@
 --      fe fence, on last operation of this fence, lf the fence it was of, ck token of the claim, cr crashes in this run,
 --      pc progress entries in the log, px offset up to which progress was pruned, uk unique key, ax how often the present
 --      attempt was put back without being burnt, pb the job was put back and has not been published since, so that a
---      message that is still about is none of this try, dg its group while it is among the dead letters, dr why it failed last, or of
---      what it would die now {reason, group}, sg saga, pa parent, cn children, cp their progress, cw which are waited
---      for: see saga_prelude.lua
+--      message that is still about is none of this try, dg its group while it is among the dead letters, dr why it failed
+--      last, or of what it would die now {reason, group}, sg saga, pa parent, cn children, cp their progress, cw which are
+--      waited for: see saga_prelude.lua
 --      of a foreign job: fo the system that runs it, fu its id there, by names the start it told of, nx the next
 --      attempt it told of too early, lt the word of a retry that is still to come
 --   s  what never changes, as the beginning of the job's JSON, abbreviated like its log
