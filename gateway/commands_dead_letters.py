@@ -143,7 +143,8 @@ def requeue_letters(*, rate: float | None, **options: Any) -> None:  # noqa: ANN
         async with opened_store() as (store, settings), open_queue(settings) as queue:
             letters = DeadLetters(store, queue, settings)
             if choice.ids:
-                return await letters.requeue_these(choice.owner, choice.ids)
+                done = await letters.requeue_these(choice.owner, choice.ids)
+                return done._replace(after=None)  # another lot would be the same ids
             done = await letters.requeue_many(choice.owner, choice.which, limit=LOT, after=after, rate=rate)
         if done.after and rate:
             await asyncio.sleep(done.done / rate)  # until these have become due

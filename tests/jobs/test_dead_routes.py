@@ -273,6 +273,18 @@ async def test_the_commands_do_the_same(world: World) -> None:
     assert await world.ids() == []
 
 
+async def test_named_ones_beyond_the_quota_are_told_once(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("GATEWAY_MAX_OPEN_JOBS", "1")
+    ids = [await world.failing() for _ in range(3)]
+    result = await world.command("requeue", "--json", *ids)
+    assert result.exit_code == 1
+    told = json.loads(result.output)
+    assert (told["matched"], told["done"]) == (3, 1)
+    left = set(await world.ids())
+    assert len(left) == 2
+    assert sorted(failure["id"] for failure in told["failed"]) == sorted(left)
+
+
 @pytest.mark.parametrize(
     ("words", "said"),
     [
