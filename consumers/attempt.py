@@ -27,11 +27,10 @@ from consumers.threads import Slots
 from gateway.errors import GatewayError, StaleFence
 from gateway.jobs.arguments import Arguments
 from gateway.jobs.attachments import Attachments
-from gateway.jobs.effects import Claimed
 from gateway.jobs.model import INLINE_RESULT
 from gateway.jobs.queue import Message
-from gateway.jobs.records import Claim
-from gateway.jobs.sagas import Holder, SagaStore
+from gateway.jobs.records import Claim, Holder
+from gateway.jobs.sagas import SagaStore
 from gateway.jobs.store import JobStore
 from gateway.settings import Settings
 
@@ -73,6 +72,7 @@ class Attempt:
         self._op = 0
         self._stopped_as = ""  # why we cancelled the work: "released", "cancelled" (both recorded so) or "overtaken"
         self._fault: Exception | None = None  # what to record when we ended the task for something that befell it
+        self._holder = Holder.of(message.tenant, message.id, claim)
         self._desk = self._open_desk()
         self._over = asyncio.Event()
         self._group = asyncio.TaskGroup()
@@ -80,15 +80,13 @@ class Attempt:
         self._reporter: asyncio.Task[None] | None = None
         self._grace: asyncio.TimerHandle | None = None
         self._leaving = False
-        self._holder = Holder.of(message.tenant, message.id, claim)
         children = Children(tools.sagas, self._holder, message, tools.arguments, self._large_result)
         ctx.bind(Steps(tools.sagas, self._holder), children)
 
     def _open_desk(self) -> Desk:
-        held = Claimed(self._message.tenant, self._message.id, self._claim.fence)
         lease, services = self._tools.settings.lease, self._tools.services
         publisher = Publisher(services.channels, self._message)
-        self._ctx.desk = Desk(services, held, self._claim.snoozes, lease, self._end, publisher)
+        self._ctx.desk = Desk(services, self._holder, self._claim.snoozes, lease, self._end, publisher)
         return self._ctx.desk
 
     def release(self) -> None:

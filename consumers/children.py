@@ -18,7 +18,8 @@ from gateway.errors import InvalidFields
 from gateway.events import new_id
 from gateway.jobs.arguments import Arguments
 from gateway.jobs.queue import Message
-from gateway.jobs.sagas import Holder, Outcome, SagaStore
+from gateway.jobs.records import Holder
+from gateway.jobs.sagas import Outcome, SagaStore
 from gateway.jobs.steps import MAX_CHILDREN, NAME, NAME_RULE
 from gateway.jobs.submission import Submission, check
 

@@ -31,7 +31,8 @@ from consumers.severing import Severable
 from consumers.threads import Slots
 from consumers.undos import Undo, find_undo
 from gateway.jobs.queue import Message
-from gateway.jobs.sagas import Holder, Recorded, SagaStore, StepRecord
+from gateway.jobs.records import Holder
+from gateway.jobs.sagas import Recorded, SagaStore, StepRecord
 
 log = structlog.get_logger(__name__)
 

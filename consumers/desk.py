@@ -18,7 +18,8 @@ from consumers.outcome import BreakerOpen, GiveUp, Uncertain, put_back
 from consumers.patience import until_stored
 from consumers.publishing import Publisher
 from gateway.errors import GatewayError
-from gateway.jobs.effects import MAX_EFFECT, MAX_EFFECTS, Claimed, EffectStore
+from gateway.jobs.effects import MAX_EFFECT, MAX_EFFECTS, EffectStore
+from gateway.jobs.records import Holder
 from gateway.settings import Settings
 from gateway.store.breakers import Breakers, Outcome, Rules
 from gateway.store.channels import ChannelStore
@@ -68,7 +69,7 @@ class Desk:
     def __init__(
         self,
         services: Services,
-        job: Claimed,
+        job: Holder,
         snoozes: int,
         lease: float,
         on_lost: Callable[[Exception], None],
@@ -183,7 +184,7 @@ class Desk:
             log.warning("breaker.unreported", breaker=name, reason=error.code)
             return
         if state == "open":
-            log.warning("breaker.open", breaker=name, job_id=self._job.id)
+            log.warning("breaker.open", breaker=name, job_id=self._job.job_id)
 
     def _judged(self, outcome: Outcome | str) -> Outcome:
         """A call that was cut off failed if it used up the attempt's time, and else tells nothing."""

@@ -14,7 +14,7 @@ from consumers.context import Cancelled
 from consumers.outcome import GiveUp, LockBusy, LockLost, put_back
 from consumers.patience import until_stored
 from gateway.errors import GatewayError, StoreUnavailable
-from gateway.jobs.effects import Claimed
+from gateway.jobs.records import Holder
 from gateway.store.locks import Locks
 
 log = structlog.get_logger(__name__)
@@ -52,7 +52,7 @@ class Grips:
     """All locks of one attempt."""
 
     def __init__(
-        self, locks: Locks, job: Claimed, snoozes: int, lease: float, on_lost: Callable[[Exception], None]
+        self, locks: Locks, job: Holder, snoozes: int, lease: float, on_lost: Callable[[Exception], None]
     ) -> None:
         self._locks = locks
         self._job = job
@@ -72,7 +72,7 @@ class Grips:
         ttl = self._lease if ttl is None else ttl
         self._check(name, ttl, wait)
         grip = self._held[name] = _Grip(
-            name, f"{self._job.id}:{self._job.fence}:{secrets.token_hex(4)}", ttl, self._end
+            name, f"{self._job.job_id}:{self._job.fence}:{secrets.token_hex(4)}", ttl, self._end
         )
         try:
             fence = await self._wait(grip, wait)
@@ -161,5 +161,5 @@ class Grips:
         grip = self._held.pop(name, None)
         if grip is not None:
             grip.forget()
-            log.warning("lock.lost", lock=name, job_id=self._job.id)
+            log.warning("lock.lost", lock=name, job_id=self._job.job_id)
             self._on_lost(LockLost(f"the lease of the lock {name!r} ended"))

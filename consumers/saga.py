@@ -16,7 +16,8 @@ from consumers.outcome import GiveUp, Uncertain, encode_result
 from consumers.patience import until_stored
 from consumers.undos import find_undo
 from gateway.errors import Conflict, StaleFence
-from gateway.jobs.sagas import Holder, JobCancelled, Recorded, SagaStore, StepRecord
+from gateway.jobs.records import Holder
+from gateway.jobs.sagas import JobCancelled, Recorded, SagaStore, StepRecord
 from gateway.jobs.steps import MAX_STEP_RESULT, NAME, NAME_RULE, TO_UNDO
 
 T = TypeVar("T")

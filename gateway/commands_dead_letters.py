@@ -143,7 +143,8 @@ def requeue_letters(*, rate: float | None, **options: Any) -> None:  # noqa: ANN
         async with opened_store() as (store, settings), open_queue(settings) as queue:
             letters = DeadLetters(store, queue, settings)
             if choice.ids:
-                return await letters.requeue_these(choice.owner, choice.ids)
+                done = await letters.requeue_these(choice.owner, choice.ids)
+                return done._replace(after=None)  # another lot would be the same ids
             done = await letters.requeue_many(choice.owner, choice.which, limit=LOT, after=after, rate=rate)
         if done.after and rate:
             await asyncio.sleep(done.done / rate)  # until these have become due
@@ -268,4 +269,7 @@ def _time(text: str | None) -> str | None:
     ago = _AGO.match(text) if text else None
     if ago is None:
         return text
-    return (datetime.now(UTC) - timedelta(**{_UNITS[ago[2]]: int(ago[1])})).isoformat()
+    try:
+        return (datetime.now(UTC) - timedelta(**{_UNITS[ago[2]]: int(ago[1])})).isoformat()
+    except OverflowError:
+        raise click.UsageError(f"{text} ago there was no year yet") from None

@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator
 
 import click
 
+from gateway.auth.principals import DEFAULT_TENANT
 from gateway.cli import opened_store, run_command
 from gateway.errors import NotFound
 from gateway.events import check_tenant
@@ -47,7 +48,7 @@ def rebuild(job_id: str | None, tenant: str | None, *, everything: bool, check: 
 
 async def _wanted(restorer: Restorer, job_id: str | None, tenant: str | None) -> AsyncIterator[tuple[str, str]]:
     if job_id is not None:
-        yield tenant or "default", job_id
+        yield tenant or DEFAULT_TENANT, job_id
         return
     for owner in [tenant] if tenant else await restorer.tenants():
         async for found in restorer.ids(owner):

@@ -39,11 +39,18 @@ def check(settings: Settings, prefix: str) -> None:
         )
     _check_issuers(settings)
     for origin in settings.allowed_origins:
-        parts = urlsplit(origin)
-        if origin != "*" and (not parts.netloc or origin != f"{parts.scheme}://{parts.netloc}".lower()):
+        if origin != "*" and not _is_origin(origin):
             raise ConfigurationError(
                 f"{prefix}ALLOWED_ORIGINS: {origin} is not of the form https://host or https://host:port"
             )
+
+
+def _is_origin(text: str) -> bool:
+    try:
+        parts = urlsplit(text)
+    except ValueError:
+        return False
+    return bool(parts.netloc) and text == f"{parts.scheme}://{parts.netloc}".lower()
 
 
 def _check_issuers(settings: Settings) -> None:
@@ -53,8 +60,8 @@ def _check_issuers(settings: Settings) -> None:
     for name, issuer in settings.all_issuers().items():
         if (issuer.jwks_url is None) == (issuer.jwks_file is None):
             raise ConfigurationError(f"issuer {name}: give one of jwks_url and jwks_file")
-        if issuer.jwks_url is not None and urlsplit(issuer.jwks_url).scheme not in ("http", "https"):
-            raise ConfigurationError(f"issuer {name}: jwks_url must start with http:// or https://")
+        if issuer.jwks_url is not None:
+            check_address(f"issuer {name}: jwks_url", issuer.jwks_url, ("http", "https"))
         if name in settings.issuers and not issuer.issuer:
             raise ConfigurationError(f"issuer {name}: issuer, the claim iss of its tokens, is missing")
         if issuer.issuer in seen:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from gateway.jobs.document import implied_channels, static_json
+from gateway.jobs.document import event_channels, static_json
 from gateway.settings import Settings
 from gateway.store.channels import ChannelStore
 
@@ -21,7 +21,6 @@ class Arguments:
 
     def of(self, tenant: str, job_id: str, wanted: Submission, traceparent: str, *, lease: float) -> dict[str, object]:
         """Return the arguments but for those of an Idempotency-Key; `lease`: see `submit.lua`, in seconds."""
-        names = [*implied_channels(wanted.owner), *wanted.channels]
         return {
             "id": job_id,
             "type": wanted.type,
@@ -36,7 +35,7 @@ class Arguments:
             "delay_ms": _ms(wanted.delay),
             "ttl_ms": _ms(wanted.ttl),
             "traceparent": traceparent,
-            "targets": [self._channels.target(name) for name in dict.fromkeys(names)],
+            "targets": [self._channels.target(name) for name in event_channels(wanted.owner, wanted.channels)],
             "max_open": self._settings.max_open_jobs,
             "max_due": self._settings.max_due,
             "max_admitted": self._settings.max_admitted_per_tenant,

@@ -15,6 +15,7 @@ from gateway.settings import PREFIX, Settings
 NAME = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9_.-]{0,99}\Z")
 TYPE = re.compile(r"[a-z]+/[A-Za-z0-9.+-]{1,80}\Z")
 MAX_FILES: Final = 100
+NO_FILE: Final = "the job has no such attachment"
 
 
 class Attachment(NamedTuple):
@@ -78,16 +79,26 @@ async def open_attachments(settings: Settings) -> AsyncIterator[Attachments]:
 
         yield FolderAttachments(settings.attachments_dir, settings.max_attachment_bytes)
         return
-    where = urlsplit(settings.attachments_url)
-    if where.scheme != "s3" or not where.netloc or where.query or where.fragment:
-        raise ConfigurationError(f"{PREFIX}ATTACHMENTS_URL must be of the form s3://bucket or s3://bucket/prefix")
+    name, prefix = _bucket_of(settings.attachments_url)
     try:
         from gateway.jobs.bucket import BucketAttachments  # noqa: PLC0415 - see above
     except ModuleNotFoundError:
         needed = "pip install 'notification-gateway[s3]'"
         raise ConfigurationError(f"{PREFIX}ATTACHMENTS_URL needs the extra s3: {needed}") from None
-    async with BucketAttachments.open(where.netloc, where.path.strip("/"), settings.max_attachment_bytes) as bucket:
+    async with BucketAttachments.open(name, prefix, settings.max_attachment_bytes) as bucket:
         yield bucket
+
+
+def _bucket_of(address: str) -> tuple[str, str]:
+    """Return bucket and prefix; raises ConfigurationError."""
+    wrong = ConfigurationError(f"{PREFIX}ATTACHMENTS_URL must be of the form s3://bucket or s3://bucket/prefix")
+    try:
+        where = urlsplit(address)
+    except ValueError:
+        raise wrong from None
+    if where.scheme != "s3" or not where.netloc or where.query or where.fragment:
+        raise wrong
+    return where.netloc, where.path.strip("/")
 
 
 def url(job_id: str, name: str) -> str:

@@ -17,7 +17,7 @@ from aiobotocore.session import get_session
 from botocore.exceptions import BotoCoreError, ClientError
 
 from gateway.errors import FilesUnavailable, NotFound
-from gateway.jobs.attachments import MAX_FILES, NAME, Attachment, Counted, check, check_room
+from gateway.jobs.attachments import MAX_FILES, NAME, NO_FILE, Attachment, Counted, check, check_room
 from gateway.jobs.model import JOB_ID
 
 log = structlog.get_logger(__name__)
@@ -25,7 +25,6 @@ log = structlog.get_logger(__name__)
 BLOCK: Final = 256 * 1024  # bytes held of each file that is being sent
 PART: Final = 8 * 1024 * 1024  # bytes held of each file that is being stored; S3 wants at least 5 MiB
 _ABSENT: Final = frozenset({"404", "NoSuchKey", "NotFound"})
-_NO_FILE: Final = "the job has no such attachment"
 _CONFIG: Final = AioConfig(
     connect_timeout=5,
     read_timeout=60,
@@ -89,7 +88,7 @@ class BucketAttachments:
     async def read(self, tenant: str, job_id: str, name: str) -> Attachment:
         """Find a file."""
         if not JOB_ID.match(job_id) or not NAME.match(name):
-            raise NotFound(_NO_FILE)
+            raise NotFound(NO_FILE)
         where = {"Bucket": self._bucket, "Key": self._key(tenant, job_id, name)}
         with _translated():
             found = await self._client.head_object(**where)
@@ -140,7 +139,7 @@ def _translated() -> Iterator[None]:
         yield
     except ClientError as error:
         if error.response["Error"]["Code"] in _ABSENT:
-            raise NotFound(_NO_FILE) from None
+            raise NotFound(NO_FILE) from None
         _log(error)
         raise FilesUnavailable from None
     except (BotoCoreError, aiohttp.ClientError, TimeoutError) as error:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import secrets
 from collections.abc import Awaitable, Callable
 from typing import Annotated
 
@@ -12,7 +11,7 @@ from gateway.auth.principals import Principal
 from gateway.jobs.permissions import check_reader, check_submitter, check_writer
 from gateway.jobs.service import JobService
 from gateway.jobs.submission import Submission
-from gateway.web.context import new_trace
+from gateway.web.context import random_trace
 from gateway.web.decoding import decode
 
 Call = Callable[[Principal, bytes], Awaitable[bytes]]
@@ -50,7 +49,7 @@ class JobCalls:
         accepted = await self._service.submit(
             principal.tenant,
             wanted,
-            traceparent=new_trace(secrets.token_hex(16), secrets.token_hex(8)).traceparent,
+            traceparent=random_trace().traceparent,
             idempotency_key=request.idempotency_key,
         )
         return accepted.job

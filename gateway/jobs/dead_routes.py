@@ -17,7 +17,7 @@ from gateway.auth.principals import Principal, Scope, principal_of
 from gateway.errors import FieldError, InvalidFields
 from gateway.jobs.dead_filter import Done, Filter, shown_group
 from gateway.jobs.deadletters import MAX_COUNTED, MAX_SAMPLE, DeadLetters
-from gateway.jobs.permissions import check_operator
+from gateway.jobs.permissions import check_root
 from gateway.store.deadletters import UNOWNED, DeadLetterStore, Place
 from gateway.web.bodies import read_json
 from gateway.web.pagination import Query, decode_cursor, encode_cursor, page_body
@@ -28,7 +28,7 @@ log = structlog.get_logger(__name__)
 
 MAX_BULK = 1000
 MAX_PAGE = 100
-_FILTERS = ("group", "error_type", "reason", "type", "pool", "since", "until")
+_FILTERS = Filter.__struct_fields__
 
 
 class Bulk(Filter, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -160,7 +160,7 @@ def _owner(request: Request, scope: Scope, *, unowned: bool) -> str:
     principal = principal_of(request.scope)
     require(principal, scope)
     if unowned:
-        check_operator(principal)
+        check_root(principal)
         return UNOWNED
     return principal.tenant
 

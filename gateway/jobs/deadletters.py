@@ -10,7 +10,6 @@ import asyncio
 import base64
 from collections.abc import Sequence
 from datetime import datetime
-from importlib import resources
 from typing import Final
 
 import msgspec
@@ -20,11 +19,11 @@ from gateway.errors import Conflict, GatewayError, NotFound, QueueFull, QuotaExc
 from gateway.jobs.dead_filter import Done, Filter, Found
 from gateway.jobs.model import JOB_ID
 from gateway.jobs.queue import JobQueue
-from gateway.jobs.scripts import PRELUDE
+from gateway.jobs.scripts import load_script
 from gateway.jobs.store import JobStore
 from gateway.settings import Settings
 from gateway.store.deadletters import LETTER_ID, Place, before, shard_tag
-from gateway.store.redis import Script, Store
+from gateway.store.redis import Store
 
 log = structlog.get_logger(__name__)
 
@@ -36,10 +35,8 @@ MAX_COUNTED: Final = 10_000  # of a dry run
 DISCARDED_AT_ONCE: Final = 100
 _NO_LETTER = "there is no such dead letter"
 
-_VIEW = PRELUDE + "\n" + resources.files("gateway.jobs").joinpath("lua/dead_prelude.lua").read_text()
-_LIST, _GET, _DISCARD = (
-    Script.load("gateway.jobs", f"lua/{name}.lua", prelude=_VIEW) for name in ("dead_list", "dead_get", "discard")
-)
+_LIST, _GET = (load_script(name, "dead_prelude") for name in ("dead_list", "dead_get"))
+_DISCARD = load_script("discard")
 
 
 class DeadLetters:

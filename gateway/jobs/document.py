@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import msgspec
 
@@ -43,3 +43,8 @@ def static_json(
 def implied_channels(owner: str | None) -> list[str]:
     """Return the channels every job's events go to, besides `job:<id>` and those the submitter names."""
     return [f"user:{owner}", "jobs"] if owner else ["jobs"]
+
+
+def event_channels(owner: str | None, own: Iterable[str]) -> list[str]:
+    """Return all channels a job's events go to besides `job:<id>`; `own`: those the submitter names."""
+    return list(dict.fromkeys([*implied_channels(owner), *own]))

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Final, Literal, NamedTuple
 
 from gateway.errors import StaleFence
+from gateway.jobs.records import Holder
 from gateway.jobs.scripts import load_script
 from gateway.store.redis import Store
 
@@ -26,14 +27,6 @@ class Begun(NamedTuple):
     result: bytes = b""
 
 
-class Claimed(NamedTuple):
-    """A job as its worker holds it."""
-
-    tenant: str
-    id: str
-    fence: int
-
-
 class EffectStore:
     """The effects of all jobs. Repeating any of these, with the same token, is safe.
 
@@ -43,22 +36,22 @@ class EffectStore:
     def __init__(self, store: Store) -> None:
         self._store = store
 
-    async def begin(self, job: Claimed, name: str, token: str, *, again: bool) -> Begun:
+    async def begin(self, holder: Holder, name: str, token: str, *, again: bool) -> Begun:
         """Record that an effect begins; with `again` also one of which the end is not known."""
-        return await self._run(job, name, token, "begin", again=again, most=MAX_EFFECTS)
+        return await self._run(holder, name, token, "begin", again=again, most=MAX_EFFECTS)
 
-    async def end(self, job: Claimed, name: str, token: str, result: bytes | None) -> None:
+    async def end(self, holder: Holder, name: str, token: str, result: bytes | None) -> None:
         """Record the result of what this token began, or (None) that it did not happen."""
         to: Literal["done", "undone"] = "undone" if result is None else "done"
-        await self._run(job, name, token, to, result=None if result is None else result.decode())
+        await self._run(holder, name, token, to, result=None if result is None else result.decode())
 
-    async def _run(self, job: Claimed, name: str, token: str, to: str, **more: object) -> Begun:
+    async def _run(self, holder: Holder, name: str, token: str, to: str, **more: object) -> Begun:
         kind, *result = await self._store.run(
             _ONCE,
-            self._store.tag(job.tenant),
-            tenant=job.tenant,
-            id=job.id,
-            fence=job.fence,
+            self._store.tag(holder.tenant),
+            tenant=holder.tenant,
+            id=holder.job_id,
+            fence=holder.fence,
             name=name,
             token=token,
             to=to,

@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 from gateway.errors import NotFound
-from gateway.jobs.attachments import NAME, Attachment, Counted, check, check_room
+from gateway.jobs.attachments import NAME, NO_FILE, Attachment, Counted, check, check_room
 from gateway.jobs.model import JOB_ID
 
 
@@ -46,7 +46,7 @@ class FolderAttachments:
             found = await asyncio.to_thread(_find, self._folder(tenant, job_id) / name)
             if found is not None:
                 return found
-        raise NotFound("the job has no such attachment")
+        raise NotFound(NO_FILE)
 
     async def forget(self, tenant: str, job_id: str) -> None:
         """Remove a job's files."""

@@ -12,7 +12,7 @@ from functools import partial
 from typing import Any, Final, Literal, NamedTuple
 
 from gateway.auth.principals import DEFAULT_TENANT
-from gateway.jobs.document import implied_channels, static_json
+from gateway.jobs.document import event_channels, static_json
 from gateway.jobs.model import INLINE_RESULT
 from gateway.jobs.scripts import load_script
 from gateway.settings import Settings
@@ -155,7 +155,6 @@ class ForeignJobs:
 
     def _born(self, tenant: str, job_id: str, birth: Birth) -> dict[str, Any]:
         static = static_json(tenant, job_id, birth.type, birth.owner, birth.channels, "default", birth.traceparent)
-        names = dict.fromkeys([*implied_channels(birth.owner), *birth.channels])
         return {
             "source": self._source,
             "foreign_id": birth.foreign_id,
@@ -167,7 +166,7 @@ class ForeignJobs:
             "input": birth.input,
             "max_attempts": birth.max_attempts,
             "traceparent": birth.traceparent,
-            "targets": [self._channels.target(name) for name in names],
+            "targets": [self._channels.target(name) for name in event_channels(birth.owner, birth.channels)],
         }
 
 

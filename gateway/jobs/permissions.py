@@ -38,7 +38,7 @@ def check_reader(principal: Principal, job: Job) -> None:
         raise NotFound("there is no such job")
 
 
-def check_operator(principal: Principal) -> None:
+def check_root(principal: Principal) -> None:
     """Insist on the root key: what belongs to no tenant may hold anything of any of them.
 
     Raises:

@@ -43,6 +43,13 @@ async def inspect(connection: AbstractConnection, name: str) -> Queue.DeclareOk 
         return queue.declaration_result
 
 
+async def check_consumed(connection: AbstractConnection, name: str) -> None:
+    """Raise `Lost` when the broker knows of no consumer of a queue, although nobody told."""
+    found = await inspect(connection, name)
+    if found is None or not found.consumer_count:
+        raise Lost(f"the queue {name} has no consumer")
+
+
 async def subscribe(
     connection: AbstractConnection,
     lost: Signal,
@@ -190,11 +197,9 @@ class Subscriber(Consumption[D]):
         return opened
 
     async def _check(self, connection: AbstractConnection) -> None:
-        """Raise `Lost` when the broker does not know our consumers any more, although nobody told."""
+        """Raise `Lost` when the broker does not know our consumers any more."""
         for name in self._plan.prefetch:
-            found = await inspect(connection, name)
-            if found is None or not found.consumer_count:
-                raise Lost(f"the queue {name} has no consumer")
+            await check_consumed(connection, name)
 
 
 class RabbitConsumption(Subscriber[Delivery]):

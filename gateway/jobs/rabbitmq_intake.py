@@ -16,7 +16,7 @@ from aio_pika.abc import AbstractChannel, AbstractConnection, AbstractIncomingMe
 
 from gateway.jobs.amqp import SETUP_LIMIT, Lost, Signal, driver_errors, keep, scratch_channel
 from gateway.jobs.queue import Incoming
-from gateway.jobs.rabbitmq_consumer import inspect, subscribe
+from gateway.jobs.rabbitmq_consumer import check_consumed, subscribe
 
 log = structlog.get_logger(__name__)
 
@@ -95,9 +95,7 @@ class Intake:
         """Look after the consumer; raises `Lost` when it is gone."""
         while True:
             await lost.raised(self._watch_every)
-            found = await inspect(connection, self._queue)
-            if found is None or not found.consumer_count:
-                raise Lost(f"the queue {self._queue} has no consumer")
+            await check_consumed(connection, self._queue)
 
     async def _work(self, arrivals: _Arrivals) -> None:
         while True:

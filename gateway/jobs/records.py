@@ -37,6 +37,19 @@ class Claim(NamedTuple):
     turned: bool = False
 
 
+class Holder(NamedTuple):
+    """The worker's hold on a job: who may change its effects, steps and children."""
+
+    tenant: str
+    job_id: str
+    fence: int
+
+    @classmethod
+    def of(cls, tenant: str, job_id: str, claim: Claim) -> Holder:
+        """Return the hold a claim gives."""
+        return cls(tenant, job_id, claim.fence)
+
+
 class Job(NamedTuple):
     """A job as read: `json` without input and attempts; those only when asked for."""
 

@@ -16,12 +16,14 @@ import msgspec
 
 from gateway.events import Position
 from gateway.jobs.deaths import death_of
-from gateway.jobs.document import implied_channels
+from gateway.jobs.document import event_channels
 from gateway.jobs.replay import Difference, Told, differences, replay
-from gateway.jobs.store import LOOK, RESTORE
+from gateway.jobs.scripts import load_script
 from gateway.schemas import Data
 from gateway.store.channels import ChannelStore
 from gateway.store.redis import Store
+
+_LOOK, _RESTORE = map(load_script, ("look", "restore"))
 
 PAGE: Final = 500
 MISSING: Final = -1
@@ -108,7 +110,7 @@ class Restorer:
         return Checked(tenant, job_id, version, told, history.offset, differs)
 
     async def _stored(self, tenant: str, job_id: str) -> tuple[int, Data, list[Data]]:
-        version, job, attempts = await self._store.run(LOOK, self._store.tag(tenant), tenant=tenant, id=job_id)
+        version, job, attempts = await self._store.run(_LOOK, self._store.tag(tenant), tenant=tenant, id=job_id)
         if version < 0:
             return version, {}, []
         return (
@@ -126,7 +128,7 @@ class Restorer:
             return "its log is empty"
         if checked.version > told.version:
             return f"it is ahead of its log: version {checked.version}, there {told.version}"
-        said = await self._store.run(RESTORE, self._store.tag(checked.tenant), **await self._arguments(checked))
+        said = await self._store.run(_RESTORE, self._store.tag(checked.tenant), **await self._arguments(checked))
         match said:
             case b"restored":
                 return None
@@ -139,7 +141,6 @@ class Restorer:
         told = checked.told
         job = told.job
         owner, own = msgspec.json.decode(job["owner"]), msgspec.json.decode(job["channels"])
-        names = dict.fromkeys([*implied_channels(owner), *own])
         return {
             "tenant": checked.tenant,
             "id": checked.id,
@@ -148,7 +149,7 @@ class Restorer:
             "fields": fields(told),
             "static": "{" + ",".join(f'"{name}":{bytes(job[name]).decode()}' for name in _STATIC),
             "attempts": "".join(f"{msgspec.json.encode({**one, 'worker': None}).decode()}\n" for one in told.attempts),
-            "targets": [self._channels.target(name) for name in names],
+            "targets": [self._channels.target(name) for name in event_channels(owner, own)],
             "death": death_of(bytes(job["error"]).decode()) if told.status == "failed" else None,
             "timeout_ms": await self._timeout(checked.tenant, msgspec.json.decode(job["type"])),
         }

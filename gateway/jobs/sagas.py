@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import msgspec
 
 from gateway.errors import Conflict, Overloaded, QuotaExceeded, StaleFence, UnknownTaskType
-from gateway.jobs.records import Claim
+from gateway.jobs.records import Holder
 from gateway.jobs.scripts import ADMISSION, load_script
 from gateway.jobs.steps import transitions_table
 from gateway.jobs.store import JobStore
@@ -58,19 +58,6 @@ class Outcome(NamedTuple):
     result: bytes | None = None
     apart: bool = False
     error: bytes | None = None
-
-
-class Holder(NamedTuple):
-    """The worker's hold on a job: who may change its steps and children."""
-
-    tenant: str
-    job_id: str
-    fence: int
-
-    @classmethod
-    def of(cls, tenant: str, job_id: str, claim: Claim) -> Holder:
-        """Return the hold a claim gives."""
-        return cls(tenant, job_id, claim.fence)
 
 
 class SagaStore:

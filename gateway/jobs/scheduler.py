@@ -7,16 +7,18 @@ compare-and-set. What was missed while nothing ran is made up for by one firing,
 from __future__ import annotations
 
 import asyncio
-import secrets
 
+import msgspec
 import structlog
 
 from gateway.errors import ConfigurationError, GatewayError
-from gateway.jobs.document import implied_channels, static_json
+from gateway.jobs.arguments import Arguments
 from gateway.jobs.store import JobStore
+from gateway.jobs.submission import Submission
 from gateway.jobs.task_types import Firing, TaskTypes
 from gateway.settings import Settings
 from gateway.store.channels import ChannelStore
+from gateway.web.context import random_trace
 
 log = structlog.get_logger(__name__)
 
@@ -33,8 +35,7 @@ class Scheduler:
     def __init__(self, jobs: JobStore, types: TaskTypes, channels: ChannelStore, settings: Settings) -> None:
         self._jobs = jobs
         self._types = types
-        self._channels = channels
-        self._settings = settings
+        self._arguments = Arguments(channels, settings)
 
     async def run(self) -> None:
         """Work until cancelled; Redis being away only makes it wait."""
@@ -80,20 +81,7 @@ class Scheduler:
 
     async def _submit(self, firing: Firing, job_id: str) -> str:
         """Accept the job: due at once, so that a reaper publishes it; returns what submit.lua decided."""
-        tenant, settings = firing.schedule.tenant, self._settings
-        traceparent = f"00-{secrets.token_hex(16)}-{secrets.token_hex(8)}-00"
-        outcome = await self._jobs.submit(
-            tenant,
-            id=job_id,
-            type=firing.type,
-            priority="default",
-            static=static_json(tenant, job_id, firing.type, None, [], "default", traceparent),
-            input=firing.schedule.input,
-            traceparent=traceparent,
-            targets=[self._channels.target(name) for name in implied_channels(None)],
-            max_open=settings.max_open_jobs,
-            max_due=settings.max_due,
-            max_admitted=settings.max_admitted_per_tenant,
-            lease_ms=0,
-        )
-        return outcome.kind
+        tenant = firing.schedule.tenant
+        wanted = Submission(type=firing.type, input=msgspec.Raw(firing.schedule.input.encode()))
+        arguments = self._arguments.of(tenant, job_id, wanted, random_trace().traceparent, lease=0)
+        return (await self._jobs.submit(tenant, **arguments)).kind

@@ -19,7 +19,7 @@ def _text(name: str) -> str:
     return _LUA.joinpath(f"{name}.lua").read_text()
 
 
-PRELUDE: Final = "\n".join(
+_PRELUDE = "\n".join(
     [
         deadletters.PRELUDE,
         lua_tables(),
@@ -39,5 +39,5 @@ def load_script(name: str, *preludes: str, tables: str = "", many: bool = False)
 
     With `many` it is for `Store.run_gathered`.
     """
-    parts = [PRELUDE, tables, *map(_text, preludes)]
+    parts = [_PRELUDE, tables, *map(_text, preludes)]
     return Script.load("gateway.jobs", f"lua/{name}.lua", prelude="\n".join(parts), many=many)

@@ -31,10 +31,10 @@ def attachment_response(request: Request, found: Attachment) -> Response:
         return Response(status_code=416, headers={**headers, "Content-Range": f"bytes */{found.size}"})
     start, end = part or (0, found.size)
     headers["Content-Length"] = str(end - start)
+    status = 200
     if part is not None:
+        status = 206
         headers["Content-Range"] = f"bytes {start}-{end - 1}/{found.size}"
     if request.method == "HEAD" or start == end:
-        return Response(status_code=200 if part is None else 206, headers=headers, media_type=found.content_type)
-    return StreamingResponse(
-        found.blocks(start, end), 200 if part is None else 206, headers=headers, media_type=found.content_type
-    )
+        return Response(status_code=status, headers=headers, media_type=found.content_type)
+    return StreamingResponse(found.blocks(start, end), status, headers=headers, media_type=found.content_type)

@@ -25,7 +25,6 @@ _DUE, _RERUN = (load_script(name, ADMISSION) for name in ("due", "rerun"))
 _SETTLE, _WITHDRAW, _CANCEL, _PRESSURE = map(load_script, ("settle", "withdraw", "cancel", "pressure"))
 _RECHECK = load_script("recheck")
 _JOB, _RESULT, _LIST, _PURGE, _REQUEUE = map(load_script, ("job", "result", "list", "purge", "requeue"))
-LOOK, RESTORE = map(load_script, ("look", "restore"))  # see restore.py
 
 _REBUILD_LEASE_MS = 60_000  # the claim that follows takes it over at once; should it not, the due set does
 SCAN = 2000  # index entries one page of a list may look at
@@ -47,12 +46,9 @@ class JobStore:
         """Where the jobs are."""
         return self._store
 
-    async def _run(self, script: Script, tenant: str, **arguments: object) -> Any:  # noqa: ANN401 - scripts differ
-        return await self._store.run(script, self._store.tag(tenant), tenant=tenant, **arguments)
-
     async def run_script(self, script: Script, tenant: str, **arguments: object) -> Any:  # noqa: ANN401 - scripts differ
         """Run a script of `load_script` on the tenant's shard."""
-        return await self._run(script, tenant, **arguments)
+        return await self._store.run(script, self._store.tag(tenant), tenant=tenant, **arguments)
 
     async def _gather(self, script: Script, tenant: str, **arguments: object) -> Any:  # noqa: ANN401 - scripts differ
         return await self._store.run_gathered(script, self._store.tag(tenant), tenant=tenant, **arguments)
@@ -101,7 +97,7 @@ class JobStore:
 
     async def settle(self, tenant: str, key: str, answer: bytes) -> None:
         """Keep the answer given under an Idempotency-Key."""
-        await self._run(_SETTLE, tenant, key=key, answer=answer.decode())
+        await self.run_script(_SETTLE, tenant, key=key, answer=answer.decode())
 
     async def queued(self, message: Message | Confirmed) -> bytes | None:
         """Record that the broker has the message; returns the job."""
@@ -112,7 +108,7 @@ class JobStore:
 
     async def withdraw(self, tenant: str, job_id: str, key: str | None) -> bytes | None:
         """Take a refused job back; returns it if it went on meanwhile."""
-        job: bytes | None = await self._run(_WITHDRAW, tenant, id=job_id, key=key)
+        job: bytes | None = await self.run_script(_WITHDRAW, tenant, id=job_id, key=key)
         return job
 
     async def claim(self, message: Message, *, token: str, lease: float, worker: str) -> Claim | str:
@@ -174,7 +170,7 @@ class JobStore:
         Raises:
             Conflict: it has ended.
         """
-        found = await self._run(_CANCEL, tenant, id=job_id)
+        found = await self.run_script(_CANCEL, tenant, id=job_id)
         if not found:
             return None
         kind, said = found
@@ -194,7 +190,7 @@ class JobStore:
             QuotaExceeded: the tenant has `max_open` open jobs.
         """
         limits = {"max_open": max_open, "max_admitted": max_admitted, "dead": dead}
-        found = await self._run(_RERUN, tenant, id=job_id, lease_ms=int(lease * 1000), **limits)
+        found = await self.run_script(_RERUN, tenant, id=job_id, lease_ms=int(lease * 1000), **limits)
         if not found:
             return None
         kind, *rest = found
@@ -257,7 +253,7 @@ class JobStore:
 
     async def get(self, tenant: str, job_id: str, *, full: bool = False) -> Job | None:
         """Read a job, with `full` also its input and attempts."""
-        found = await self._run(_JOB, tenant, id=job_id, full=full)
+        found = await self.run_script(_JOB, tenant, id=job_id, full=full)
         if not found:
             return None
         version, status, text, owner, *more = found
@@ -266,14 +262,14 @@ class JobStore:
 
     async def result(self, tenant: str, job_id: str) -> Result | None:
         """Read a job's result."""
-        found = await self._run(_RESULT, tenant, id=job_id)
+        found = await self.run_script(_RESULT, tenant, id=job_id)
         return Result(found[0].decode(), found[1].decode(), found[2]) if found else None
 
     async def find(
         self, tenant: str, *, limit: int, before: str | None = None, **filters: str | None
     ) -> tuple[Sequence[bytes], str]:
         """Find jobs, newest first; returns them and the id to go on before (empty at the end)."""
-        before_next, *jobs = await self._run(_LIST, tenant, limit=limit, before=before, scan=SCAN, **filters)
+        before_next, *jobs = await self.run_script(_LIST, tenant, limit=limit, before=before, scan=SCAN, **filters)
         return jobs, before_next.decode()
 
     async def outdated(self, tag: str, *, retention: float, limit: int) -> list[tuple[str, str]]:

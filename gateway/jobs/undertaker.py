@@ -17,9 +17,9 @@ from gateway.errors import ConfigurationError, GatewayError, QueueUnavailable, S
 from gateway.jobs.deaths import refusal_of
 from gateway.jobs.queue import DeadDelivery, JobQueue, Letter, Message, Undecodable, decode
 from gateway.jobs.rebuild import Rebuilder
-from gateway.jobs.scripts import PRELUDE
+from gateway.jobs.scripts import load_script
 from gateway.store.deadletters import DeadLetterStore
-from gateway.store.redis import Script, Store
+from gateway.store.redis import Store
 
 log = structlog.get_logger(__name__)
 
@@ -29,7 +29,7 @@ LOOK_EVERY: Final = 60.0
 PRUNED_AT_ONCE: Final = 100
 
 _UNDECODABLE: Final = "undecodable"
-_UNDERTAKE = Script.load("gateway.jobs", "lua/undertake.lua", prelude=PRELUDE)
+_UNDERTAKE = load_script("undertake")
 
 
 class Undertaker:

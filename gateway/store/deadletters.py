@@ -22,7 +22,7 @@ from gateway.auth.principals import DEFAULT_TENANT
 from gateway.events import TENANT
 from gateway.settings import Settings
 from gateway.store.dead_schemas import DEAD_LETTERS
-from gateway.store.fingerprints import group_of
+from gateway.store.fingerprints import clean, group_of
 from gateway.store.redis import Script, Store
 
 log = structlog.get_logger(__name__)
@@ -192,7 +192,7 @@ def _plain(value: object, depth: int) -> object:
 
 
 def _text(value: str) -> str:
-    return value[:MAX_TEXT].encode("utf-8", "replace").decode()
+    return clean(value[:MAX_TEXT])
 
 
 def _meta(source: str, body: bytes, headers: Mapping[str, Any], **texts: str) -> str:

@@ -51,9 +51,10 @@ def group_of(error_type: str, message: str) -> Group:
     name = "".join(error_type.split())[:MAX_TYPE] or "Error"
     said = pattern(message)
     digest = hashlib.blake2b(f"{name}\n{said}".encode("utf-8", "replace"), digest_size=6).hexdigest()
-    fields = {"id": digest, "error_type": _clean(name), "message": _clean(said)}
-    return Group(digest, _clean(name), msgspec.json.encode(fields).decode())
+    fields = {"id": digest, "error_type": clean(name), "message": clean(said)}
+    return Group(digest, clean(name), msgspec.json.encode(fields).decode())
 
 
-def _clean(text: str) -> str:
+def clean(text: str) -> str:
+    """Return a text that UTF-8 can hold: without lone surrogates."""
     return text.encode("utf-8", "replace").decode()

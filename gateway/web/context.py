@@ -39,6 +39,12 @@ def new_trace(trace_id: str, span_id: str) -> Trace:
     return Trace(trace_id, f"00-{trace_id}-{span_id}-00")
 
 
+def random_trace() -> Trace:
+    """Begin a trace with ids of its own."""
+    digits = secrets.token_hex(24)  # one system call for both
+    return new_trace(digits[:32], digits[32:])
+
+
 def trace_of(scope: Mapping[str, Any]) -> Trace | None:
     """Return the trace `RequestContext` gave to a request."""
     trace = scope.get("state", {}).get("trace")
@@ -56,7 +62,7 @@ class RequestContext:
         if scope["type"] not in {"http", "websocket"}:
             await self.app(scope, receive, send)
             return
-        trace = _from_headers(scope) or _random_trace()
+        trace = _from_headers(scope) or random_trace()
         scope.setdefault("state", {})["trace"] = trace
         request_id = (b"x-request-id", trace.trace_id.encode())
 
@@ -70,11 +76,6 @@ class RequestContext:
             await self.app(scope, receive, send_with_id)
         finally:
             structlog.contextvars.reset_contextvars(**bound)
-
-
-def _random_trace() -> Trace:
-    digits = secrets.token_hex(24)  # one system call for both
-    return new_trace(digits[:32], digits[32:])
 
 
 def _from_headers(scope: Scope) -> Trace | None:

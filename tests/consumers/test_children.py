@@ -12,8 +12,8 @@ from consumers import ChildFailed, ChildrenLate, Context, GiveUp, undo, undos
 from consumers.registry import Task
 from gateway.events import new_id
 from gateway.jobs import steps
-from gateway.jobs.records import Claim
-from gateway.jobs.sagas import Holder, SagaStore
+from gateway.jobs.records import Claim, Holder
+from gateway.jobs.sagas import SagaStore
 from gateway.jobs.submission import Submission
 from tests.consumers.support import BEATING, TENANT, Bench
 from tests.support.messages import TRACE

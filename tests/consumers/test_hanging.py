@@ -28,9 +28,9 @@ class Deaf(JobStore):
         await self._hear(f"{script.name} {arguments.get('id')}")
         return await super()._gather(script, tenant, **arguments)
 
-    async def _run(self, script: Script, tenant: str, **arguments: object) -> Any:
+    async def run_script(self, script: Script, tenant: str, **arguments: object) -> Any:
         await self._hear(f"{script.name} {arguments.get('id')}")
-        return await super()._run(script, tenant, **arguments)
+        return await super().run_script(script, tenant, **arguments)
 
     async def _hear(self, call: str) -> None:
         if self.hangs(call):

@@ -13,8 +13,8 @@ from consumers import Context, GiveUp, Uncertain, undo, undos
 from consumers import compensation as module
 from consumers.registry import load
 from gateway.jobs.model import CRASH_LIMIT
-from gateway.jobs.records import Claim
-from gateway.jobs.sagas import Holder, SagaStore
+from gateway.jobs.records import Claim, Holder
+from gateway.jobs.sagas import SagaStore
 from gateway.jobs.steps import MAX_STEPS
 from tests.consumers.support import BEATING, TASKS, TENANT, Bench
 from tests.support.waiting import eventually

@@ -35,8 +35,8 @@ class Mortal(JobStore):
         self._after = after
         self.died = asyncio.Event()
 
-    async def _run(self, script: Script, tenant: str, **arguments: object) -> Any:
-        return await self._mortally(partial(super()._run, script, tenant, **arguments))
+    async def run_script(self, script: Script, tenant: str, **arguments: object) -> Any:
+        return await self._mortally(partial(super().run_script, script, tenant, **arguments))
 
     async def _gather(self, script: Script, tenant: str, **arguments: object) -> Any:
         return await self._mortally(partial(super()._gather, script, tenant, **arguments))

@@ -248,7 +248,9 @@ async def test_a_bucket_that_is_away_is_told_as_such(
     assert "secret-of-the-bucket" not in "".join(capsys.readouterr())
 
 
-@pytest.mark.parametrize("address", ["s3:", "s3:///prefix", "https://bucket/", "s3://bucket/a?b=c", "bucket"])
+@pytest.mark.parametrize(
+    "address", ["s3:", "s3:///prefix", "https://bucket/", "s3://bucket/a?b=c", "bucket", "s3://[b"]
+)
 async def test_an_address_that_is_no_buckets_stops_the_start(address: str) -> None:
     with pytest.raises(ConfigurationError, match="GATEWAY_ATTACHMENTS_URL must be of the form s3://bucket"):
         async with open_attachments(Settings(attachments_url=address)):

@@ -17,8 +17,8 @@ from gateway.jobs import deadletters as dealing
 from gateway.jobs.dead_filter import Done, Filter
 from gateway.jobs.deadletters import DeadLetters
 from gateway.jobs.local import LocalQueue
-from gateway.jobs.records import Claim
-from gateway.jobs.sagas import Holder, SagaStore
+from gateway.jobs.records import Claim, Holder
+from gateway.jobs.sagas import SagaStore
 from gateway.store import deadletters as module
 from gateway.store.deadletters import MAX_BODY, MAX_HEADERS, MORE_HEADERS, UNOWNED, DeadLetterStore, shown_headers
 from gateway.store.redis import Script

@@ -273,6 +273,18 @@ async def test_the_commands_do_the_same(world: World) -> None:
     assert await world.ids() == []
 
 
+async def test_named_ones_beyond_the_quota_are_told_once(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("GATEWAY_MAX_OPEN_JOBS", "1")
+    ids = [await world.failing() for _ in range(3)]
+    result = await world.command("requeue", "--json", *ids)
+    assert result.exit_code == 1
+    told = json.loads(result.output)
+    assert (told["matched"], told["done"]) == (3, 1)
+    left = set(await world.ids())
+    assert len(left) == 2
+    assert sorted(failure["id"] for failure in told["failed"]) == sorted(left)
+
+
 @pytest.mark.parametrize(
     ("words", "said"),
     [
@@ -280,6 +292,7 @@ async def test_the_commands_do_the_same(world: World) -> None:
         (("discard", "--all", "job_x"), "Say which"),
         (("discard", "job_x", "--dry-run"), "is for a filter"),
         (("list", "--since", "yesterday"), "not valid"),
+        (("list", "--since", "999999d"), "999999d ago"),
         (("list", "--tenant", "a b"), "/tenant must be"),
         (("show", "job_x"), "no such dead letter"),
         (("discard", "job_x"), "no such dead letter"),
@@ -289,7 +302,7 @@ async def test_a_wrong_command_is_told_as_a_sentence(world: World, words: tuple[
     result = await world.command(*words)
     assert result.exit_code != 0
     assert said in result.output
-    assert not isinstance(result.exception, ValueError)
+    assert not isinstance(result.exception, ValueError | OverflowError)
 
 
 async def test_a_user_without_a_name_may_use_the_commands(world: World, monkeypatch: pytest.MonkeyPatch) -> None:

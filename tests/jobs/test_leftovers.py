@@ -12,7 +12,8 @@ from gateway.events import new_id
 from gateway.jobs.dead_filter import Filter
 from gateway.jobs.deadletters import DeadLetters
 from gateway.jobs.foreign import Birth, Change, ForeignJobs, Seen
-from gateway.jobs.sagas import Holder, SagaStore
+from gateway.jobs.records import Holder
+from gateway.jobs.sagas import SagaStore
 from gateway.jobs.task_types import TaskType
 from tests.jobs.bench import TENANT, TRACE, Bench
 from tests.jobs.test_replay import ERROR

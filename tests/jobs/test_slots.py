@@ -15,7 +15,8 @@ from gateway.errors import Conflict, StaleFence
 from gateway.events import new_id
 from gateway.jobs.document import static_json
 from gateway.jobs.model import TERMINAL
-from gateway.jobs.sagas import Holder, JobCancelled, SagaStore
+from gateway.jobs.records import Holder
+from gateway.jobs.sagas import JobCancelled, SagaStore
 from tests.jobs.bench import TRACE
 from tests.jobs.slot_machine import Slots, index, types
 

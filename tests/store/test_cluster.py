@@ -23,15 +23,15 @@ from gateway.jobs.cron import Schedule
 from gateway.jobs.dead_filter import Filter
 from gateway.jobs.deadletters import DeadLetters
 from gateway.jobs.document import static_json
-from gateway.jobs.effects import Claimed, EffectStore
+from gateway.jobs.effects import EffectStore
 from gateway.jobs.foreign import Birth, ForeignJobs, Named, Seen
 from gateway.jobs.foreign import Change as ForeignChange
 from gateway.jobs.local import LocalQueue
 from gateway.jobs.queue import Letter, encode
 from gateway.jobs.rebuild import Rebuilder
-from gateway.jobs.records import Claim
+from gateway.jobs.records import Claim, Holder
 from gateway.jobs.restore import Restorer
-from gateway.jobs.sagas import Holder, SagaStore
+from gateway.jobs.sagas import SagaStore
 from gateway.jobs.store import JobStore
 from gateway.jobs.submission import Submission
 from gateway.jobs.task_types import Firing, TaskType, TaskTypes
@@ -129,7 +129,7 @@ async def job_life(jobs: JobStore, channels: ChannelStore, tenant: str) -> None:
     claim = await jobs.claim(message, token="t", lease=10, worker="w")
     assert isinstance(claim, Claim)
     assert not await jobs.heartbeat(tenant, done, claim.fence, 10)
-    effects, held = EffectStore(jobs.redis), Claimed(tenant, done, claim.fence)
+    effects, held = EffectStore(jobs.redis), Holder(tenant, done, claim.fence)
     assert (await effects.begin(held, "mail", "t", again=False)).kind == "ok"
     await effects.end(held, "mail", "t", b"1")
     await jobs.advance(tenant, done, fence=claim.fence, op=1, to="progress", progress='{"done":1}', lease_ms=9000)

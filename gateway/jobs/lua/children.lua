@@ -1,7 +1,7 @@
 -- Read what became of children. A: tenant, id (of the parent), fence, children (their numbers), gather (its number).
 -- Answers {'stale'} | {'ok', 1 if that gather has waited long enough, a child's id or its packed outcome, …}.
-local j = load_job(A.tenant, A.id)
-if not j or j.fe ~= A.fence or not HELD[j.st] then return {'stale'} end
+local j = held_job(A.tenant, A.id, A.fence)
+if not j then return {'stale'} end
 local key = saga_key(A.tenant, A.id)
 local till = tonumber(redis.call('HGET', key, 'w' .. A.gather) or math.huge)
 local answer = {'ok', till <= NOW and 1 or 0}

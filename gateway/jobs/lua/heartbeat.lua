@@ -1,5 +1,5 @@
 -- The worker lives: extend the lease. A: tenant, id, fence, lease_ms. Answers 'ok', 'cancel' or 'stale'.
-local j = load_job(A.tenant, A.id)
-if not j or not HELD[j.st] or j.fe ~= A.fence then return 'stale' end
+local j = held_job(A.tenant, A.id, A.fence)
+if not j then return 'stale' end
 due_at(j, NOW + A.lease_ms)
 return j.st == 'cancelling' and 'cancel' or 'ok'

@@ -3,8 +3,8 @@
 -- A: tenant, id, fence, name, token, to: 'begin' (again: what may have happened may be done again; most: how many a job
 -- may have), 'done' (result), 'undone' (it did not happen).
 -- Answers {'stale'} | {'ok'} | {'done', result} | {'unknown'} (it may have happened) | {'full'}.
-local j = load_job(A.tenant, A.id)
-if not j or j.fe ~= A.fence or not HELD[j.st] then return {'stale'} end
+local j = held_job(A.tenant, A.id, A.fence)
+if not j then return {'stale'} end
 local key = job_key(A.tenant, A.id)
 local kept = redis.call('HGET', key, 'e')
 local effects = kept and cmsgpack.unpack(kept) or {}

@@ -7,12 +7,12 @@
 --      tm timeout ms, ca/qa/sa/fa created, queued, started, finished at, ra run after, ea expires at, pg progress,
 --      rs result, ru result is stored apart, er error, tp traceparent, tg channels {name, size, ttl}, wk worker,
 --      ap admitted: 1 holds a slot of its type's cap, 2 of its tenant's, 3 of both, 0 waits for one (slots_prelude.lua),
---      fe fence, on last operation of this fence, lf the fence it was of, ck token of the claim, cr crashes in this run, pc progress
---      entries in the log, px offset up to which progress was pruned, uk unique key, ax how often the present attempt
---      was put back without being burnt, pb the job was put back and has not been published since, so that a message that
---      is still about is none of this try, dg its group while it is among the dead letters, dr why it failed last, or of
---      what it would die now {reason, group}, sg saga, pa parent, cn children, cp their progress, cw which are waited
---      for: see saga_prelude.lua
+--      fe fence, on last operation of this fence, lf the fence it was of, ck token of the claim, cr crashes in this run,
+--      pc progress entries in the log, px offset up to which progress was pruned, uk unique key, ax how often the present
+--      attempt was put back without being burnt, pb the job was put back and has not been published since, so that a
+--      message that is still about is none of this try, dg its group while it is among the dead letters, dr why it failed
+--      last, or of what it would die now {reason, group}, sg saga, pa parent, cn children, cp their progress, cw which are
+--      waited for: see saga_prelude.lua
 --      of a foreign job: fo the system that runs it, fu its id there, by names the start it told of, nx the next
 --      attempt it told of too early, lt the word of a retry that is still to come
 --   s  what never changes, as the beginning of the job's JSON, abbreviated like its log
@@ -20,7 +20,8 @@
 --   e  effects (once.lua)
 -- uniq:<tenant>:<type>:<key> is the id of the open job that has the unique key.
 -- Indexes: ix:<tenant>:{all | s:<status> | t:<type> | o:<owner> | p:<parent>} by id (ids sort by time); open {tenant:
--- count}, open:type {type: count}; due (by time) and ended (by end) and queued:<pool> (by time; not foreign ones) hold '<tenant> <id>'.
+-- count}, open:type {type: count}; due (by time) and ended (by end) and queued:<pool> (by time; not foreign ones) hold
+-- '<tenant> <id>'.
 
 local saga_json, family   -- saga_prelude.lua
 
@@ -37,6 +38,12 @@ local function load_job(tenant, id)
   local j = cmsgpack.unpack(found[1])
   j.tenant, j.id, j.static = tenant, id, found[2]
   return j
+end
+
+-- The job if a worker holds it under this fence, else nil.
+local function held_job(tenant, id, fence)
+  local j = load_job(tenant, id)
+  return j and j.fe == fence and HELD[j.st] and j or nil
 end
 
 -- For who looks at many jobs: one whose record is damaged (restore.lua) must not hold up the others. Answers the job, if
@@ -111,7 +118,8 @@ local function emit(j, type)
     key = progress and j.id or nil,
     name = j.id,
     word = trace_of(j.tp),
-    head = '\1' .. j.ve .. '\2' .. string.sub(type, 5) .. '\5' .. string.match(DATASCHEMA, '^urn:gateway:schema:job:(.*)$') .. '"',
+    head = '\1' .. j.ve .. '\2' .. string.sub(type, 5)
+      .. '\5' .. string.match(DATASCHEMA, '^urn:gateway:schema:job:(.*)$') .. '"',
     tail = '\6' .. string.sub(j.tp, 37) .. '\7' .. job_short(j) .. '}',
   }, targets)
   if progress then prune_progress(j) end

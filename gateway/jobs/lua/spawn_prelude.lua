@@ -3,8 +3,8 @@
 -- The parent a child may be added to; or nil and the answer: {'child', id, number} that is there already under this
 -- name, {'stale'}, {'cancelling'}, {'refused', why}.
 local function adopting()
-  local parent = load_job(A.tenant, A.parent.id)
-  if not parent or parent.fe ~= A.parent.fence or not HELD[parent.st] then return nil, {'stale'} end
+  local parent = held_job(A.tenant, A.parent.id, A.parent.fence)
+  if not parent then return nil, {'stale'} end
   local key = saga_key(A.tenant, parent.id)
   local number = tonumber(redis.call('HGET', key, 'k:' .. A.parent.name) or nil)
   if number then

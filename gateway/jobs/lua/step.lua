@@ -2,8 +2,8 @@
 -- nil), 'done' (result), 'failed', 'undoing', 'undone'. Answers {'ok', status, result or false, given or false, tries}
 -- | {'stale'} | {'cancelling'} | {'refused', why}. A step that is done already is not started again. Safe to repeat; a
 -- lost answer to 'undoing' under the same fence is one try.
-local j = load_job(A.tenant, A.id)
-if not j or j.fe ~= A.fence or not HELD[j.st] then return {'stale'} end
+local j = held_job(A.tenant, A.id, A.fence)
+if not j then return {'stale'} end
 local saga = j.sg or {s = {}, rn = j.rn}
 local number
 for i, known in ipairs(saga.s) do

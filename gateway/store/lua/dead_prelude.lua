@@ -22,8 +22,8 @@ local function tell_ops(owner, type, data)
     type = type,
     head = '{"specversion":"1.0","id":"dead-letters-' .. base36(NOW) .. '-' .. base36(sequence_of(tenant) + 1)
       .. '","source":"/v1/dead-letters","type":"' .. type .. '"',
-    tail = ',"dataschema":"' .. DEAD_SCHEMA .. '","datacontenttype":"application/json","data":{"unowned":' .. (owner == '' and 'true' or 'false') .. data
-      .. '}}',
+    tail = ',"dataschema":"' .. DEAD_SCHEMA .. '","datacontenttype":"application/json","data":{"unowned":'
+      .. (owner == '' and 'true' or 'false') .. data .. '}}',
     -- Whatever the rules of the namespace say: what an operator must hear of is kept for a week.
   }, {{'ops', 1000, 7 * 86400 * 1000}})
 end
