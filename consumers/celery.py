@@ -113,7 +113,7 @@ class CeleryBridge:
         for event in events:
             job = named.get(event.uuid)
             if job is None:
-                log.debug("celery.unknown_task", task_id=event.uuid, event=event.type)  # told before we listened
+                log.debug("celery.unknown_task", task_id=event.uuid, type=event.type)  # told before we listened
                 continue
             known = births[event.uuid][1] if event.type in _BIRTHS else None
             for change in changes(event):
