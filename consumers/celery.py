@@ -131,14 +131,16 @@ class CeleryBridge:
 
     async def _named(self, ids: Sequence[str], births: Mapping[str, tuple[Named, Birth]]) -> dict[str, Named]:
         """Find the jobs of tasks; those whose event says what they are get one if need be."""
-        strange = [task_id for task_id in dict.fromkeys(ids) if task_id not in self._known]
+        named = {task_id: self._known[task_id] for task_id in ids if task_id in self._known}
+        strange = [task_id for task_id in dict.fromkeys(ids) if task_id not in named]
         if strange:
             wanted = [(task_id, births[task_id][0] if task_id in births else None) for task_id in strange]
             found = await until_stored(partial(self._jobs.named, wanted))
             for task_id, job in zip(strange, found, strict=True):
                 if job is not None:
+                    named[task_id] = job  # it may be forgotten again for another one of these
                     self._remember(task_id, job)
-        return {task_id: self._known[task_id] for task_id in ids if task_id in self._known}
+        return named
 
     def _remember(self, task_id: str, job: Named) -> None:
         self._known[task_id] = job

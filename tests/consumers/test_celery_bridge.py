@@ -141,6 +141,15 @@ async def test_what_is_told_of_a_task_that_began_before_we_listened_is_left_out(
     assert await scene.job_of("stranger") is None
 
 
+async def test_a_task_is_not_lost_when_more_are_told_of_at_once_than_are_held(
+    scene: Scene, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("consumers.celery.MAX_KNOWN", 2)
+    ids = [f"many-{number}" for number in range(5)]
+    await scene.tell(*interleaved(ids))
+    await scene.until_ended(ids)
+
+
 async def test_a_job_that_cannot_be_recorded_holds_up_no_other(scene: Scene) -> None:
     await scene.tell(event("task-received", "broken"))
     await eventually(lambda: scene.log_of("broken"), RECOVERY)
