@@ -15,7 +15,7 @@ from typing import Any, Final
 
 import structlog
 
-from consumers.celery_events import TaskEvent, Unreadable, changes, of_result, read
+from consumers.celery_events import TaskEvent, Unreadable, change_of, of_result, read
 from consumers.celery_results import Held, Results
 from consumers.celery_rules import birth, rule_for
 from consumers.patience import until_stored
@@ -115,14 +115,14 @@ class CeleryBridge:
             if job is None:
                 log.debug("celery.unknown_task", task_id=event.uuid, type=event.type)  # told before we listened
                 continue
+            change = change_of(event)
+            if ended(change):
+                self._ended.drop(event.uuid)
+            better = whole.get(event.uuid)
+            if better is not None and better.state == change.state:
+                change = better._replace(worker=change.worker)  # the same change, told better
             known = births[event.uuid][1] if event.type in _BIRTHS else None
-            for change in changes(event):
-                if ended(change):
-                    self._ended.drop(event.uuid)
-                better = whole.get(event.uuid)
-                if better is not None and better.state == change.state:
-                    change = better._replace(worker=change.worker)  # noqa: PLW2901 - the same change, told better
-                seen.setdefault(job.tenant, []).append(Seen(job.job_id, change, known))
+            seen.setdefault(job.tenant, []).append(Seen(job.job_id, change, known))
         await self._observe(seen)
 
     def _born(self, event: TaskEvent) -> tuple[Named, Birth]:
