@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Coroutine, Iterator
 from contextlib import suppress
+from dataclasses import dataclass
 from typing import Any, Final, NamedTuple
 
 from consumers.context import Context
@@ -69,12 +70,13 @@ class Item:
             self._outcome.set_result((result, error))
 
 
-class Batch(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class Batch:
     """What a batch task is called with: jobs of one type, in the order they came. Iterating gives the items."""
 
     items: tuple[Item, ...]
 
-    def __iter__(self) -> Iterator[Item]:  # type: ignore[override] # a batch is its items, not a tuple of one field
+    def __iter__(self) -> Iterator[Item]:
         return iter(self.items)
 
     def __len__(self) -> int:
