@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Coroutine, Iterator
-from contextlib import suppress
+from contextlib import AsyncExitStack, suppress
+from dataclasses import dataclass
 from typing import Any, Final, NamedTuple
 
 from consumers.context import Context
@@ -69,12 +70,13 @@ class Item:
             self._outcome.set_result((result, error))
 
 
-class Batch(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class Batch:
     """What a batch task is called with: jobs of one type, in the order they came. Iterating gives the items."""
 
     items: tuple[Item, ...]
 
-    def __iter__(self) -> Iterator[Item]:  # type: ignore[override] # a batch is its items, not a tuple of one field
+    def __iter__(self) -> Iterator[Item]:
         return iter(self.items)
 
     def __len__(self) -> int:
@@ -212,15 +214,16 @@ class Batches:
 
     async def _lead(self, gathering: Gathering, priority: Priority) -> None:
         """Wait for the window or a full batch, and a slot; then call the function."""
-        in_time = await self._host.unless_stopped(_within(gathering.task.window, gathering.full))
-        if in_time:
-            async with self._host.slots.turn(priority):
-                self._close(gathering)  # who came while all slots were taken still joined
-                gathering.decide(starts=True)
+        async with AsyncExitStack() as held:
+            starts = await self._host.unless_stopped(self._ready(gathering, priority, held))
+            self._close(gathering)  # who came while all slots were taken still joined
+            gathering.decide(starts=starts)
+            if starts:
                 await gathering.call(self._host.slots)
-        else:
-            self._close(gathering)
-            gathering.decide(starts=False)
+
+    async def _ready(self, gathering: Gathering, priority: Priority, held: AsyncExitStack) -> None:
+        await _within(gathering.task.window, gathering.full)
+        await held.enter_async_context(self._host.slots.turn(priority))
 
 
 async def _within(limit: float, event: asyncio.Event) -> None:

@@ -15,7 +15,7 @@ from typing import Any, Final
 
 import structlog
 
-from consumers.celery_events import TaskEvent, Unreadable, changes, of_result, read
+from consumers.celery_events import TaskEvent, Unreadable, change_of, of_result, read
 from consumers.celery_rules import birth, rule_for
 from consumers.patience import until_stored
 from gateway.errors import GatewayError, StoreUnavailable
@@ -113,16 +113,16 @@ class CeleryBridge:
         for event in events:
             job = named.get(event.uuid)
             if job is None:
-                log.debug("celery.unknown_task", task_id=event.uuid, event=event.type)  # told before we listened
+                log.debug("celery.unknown_task", task_id=event.uuid, type=event.type)  # told before we listened
                 continue
+            change = change_of(event)
+            if ended(change):
+                self._ended.drop(event.uuid)
+            better = whole.get(event.uuid)
+            if better is not None and better.state == change.state:
+                change = better._replace(worker=change.worker)  # the same change, told better
             known = births[event.uuid][1] if event.type in _BIRTHS else None
-            for change in changes(event):
-                if ended(change):
-                    self._ended.drop(event.uuid)
-                better = whole.get(event.uuid)
-                if better is not None and better.state == change.state:
-                    change = better._replace(worker=change.worker)  # noqa: PLW2901 - the same change, told better
-                seen.setdefault(job.tenant, []).append(Seen(job.job_id, change, known))
+            seen.setdefault(job.tenant, []).append(Seen(job.job_id, change, known))
         await self._observe(seen)
 
     def _born(self, event: TaskEvent) -> tuple[Named, Birth]:
@@ -131,14 +131,16 @@ class CeleryBridge:
 
     async def _named(self, ids: Sequence[str], births: Mapping[str, tuple[Named, Birth]]) -> dict[str, Named]:
         """Find the jobs of tasks; those whose event says what they are get one if need be."""
-        strange = [task_id for task_id in dict.fromkeys(ids) if task_id not in self._known]
+        named = {task_id: self._known[task_id] for task_id in ids if task_id in self._known}
+        strange = [task_id for task_id in dict.fromkeys(ids) if task_id not in named]
         if strange:
             wanted = [(task_id, births[task_id][0] if task_id in births else None) for task_id in strange]
             found = await until_stored(partial(self._jobs.named, wanted))
             for task_id, job in zip(strange, found, strict=True):
                 if job is not None:
+                    named[task_id] = job  # it may be forgotten again for another one of these
                     self._remember(task_id, job)
-        return {task_id: self._known[task_id] for task_id in ids if task_id in self._known}
+        return named
 
     def _remember(self, task_id: str, job: Named) -> None:
         self._known[task_id] = job

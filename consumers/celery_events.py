@@ -7,13 +7,13 @@ from __future__ import annotations
 
 import ast
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any, Final
 
 import msgspec
 
 from consumers.context import progress_json
-from consumers.outcome import MAX_MESSAGE, printable
+from consumers.outcome import MAX_MESSAGE, GiveUp, encode_result, printable
 from gateway.errors import BadRequest
 from gateway.jobs.foreign import Change
 from gateway.web.decoding import compact
@@ -115,27 +115,28 @@ def _is_told(head: _Head) -> bool:
     return head.type in _TOLD and isinstance(head.uuid, str) and _ID.match(head.uuid) is not None
 
 
-def changes(event: TaskEvent) -> Iterator[Change]:
-    """Say what an event means for the job; nothing if it means nothing."""
+def change_of(event: TaskEvent) -> Change:
+    """Say what an event means for the job."""
     worker = msgspec.json.encode((event.hostname or "")[:200]).decode()
     by = f"{event.hostname}:{event.pid}:{event.clock}"[:300]
     match event.type:
         case "task-sent" | "task-received":
-            yield Change("queued", attempt=min(max(event.retries or 0, 0), MAX_RETRIES) + 1)
+            change = Change("queued", attempt=min(max(event.retries or 0, 0), MAX_RETRIES) + 1)
         case "task-started":
-            yield Change("running", worker=worker, by=by)
+            change = Change("running", worker=worker, by=by)
         case "task-succeeded":
-            yield Change("succeeded", worker=worker, result=repr_json(event.result))
+            change = Change("succeeded", worker=worker, result=repr_json(event.result))
         case "task-failed":
-            yield Change("failed", worker=worker, error=_error(event.exception, retryable=False))
+            change = Change("failed", worker=worker, error=_error(event.exception, retryable=False))
         case "task-retried":
-            yield Change("retrying", worker=worker, error=_error(event.exception, retryable=True))
+            change = Change("retrying", worker=worker, error=_error(event.exception, retryable=True))
         case "task-revoked":
-            yield Change("expired" if event.expired else "cancelled")
+            change = Change("expired" if event.expired else "cancelled")
         case "task-rejected" if event.requeue:
-            yield Change("requeued")
-        case "task-rejected":
-            yield Change("failed", error=_error("Rejected('the task rejected its message')", retryable=False))
+            change = Change("requeued")
+        case _:  # "task-rejected"
+            change = Change("failed", error=_error("Rejected('the task rejected its message')", retryable=False))
+    return change
 
 
 def of_result(message: bytes) -> tuple[str, Change] | None:
@@ -212,8 +213,8 @@ def input_of(event: TaskEvent) -> str:
     found = arguments_of(event)
     if found is not None:
         try:
-            return msgspec.json.encode({"args": found[0], "kwargs": found[1]}).decode()
-        except (TypeError, ValueError, OverflowError, RecursionError):
+            return encode_result({"args": found[0], "kwargs": found[1]}).decode()
+        except GiveUp:
             pass  # a literal JSON does not know, such as a complex number
     reprs = {
         "args": printable(event.args or "()", MAX_ARGUMENTS),
@@ -226,8 +227,8 @@ def repr_json(text: str | None) -> str:
     """Write the value a repr stands for as JSON, or the repr itself."""
     value = _literal(text or "None")
     try:
-        return msgspec.json.encode(printable(text or "", MAX_REPR) if value is _UNKNOWN else value).decode()
-    except (TypeError, ValueError, OverflowError, RecursionError):
+        return encode_result(printable(text or "", MAX_REPR) if value is _UNKNOWN else value).decode()
+    except GiveUp:
         return msgspec.json.encode(printable(text or "")).decode()
 
 

@@ -151,7 +151,7 @@ class ChildContext(Helpers, NotDurable):
 
     def _check(self) -> None:
         if self.cancelled:
-            raise Cancelled("the job is no longer this attempt's")
+            raise Cancelled
 
     def ask_sync(self, question: Question) -> Value:
         """Ask the worker. For the helpers."""

@@ -29,6 +29,9 @@ MAX_PROGRESS_MESSAGE = 500
 class Cancelled(Exception):
     """Raised inside a thread or process whose job is no longer its own: cancelled, timed out or taken over."""
 
+    def __init__(self, message: str = "the job is no longer this attempt's") -> None:
+        super().__init__(message)
+
 
 class Attached(TypedDict):
     """An attachment, as it stands in a result."""
@@ -152,7 +155,7 @@ class Context(Helpers, Durable):
             return await self.desk.ask(question)
         except StaleFence:
             self.cancelled = True
-            raise Cancelled("the job is no longer this attempt's") from None
+            raise Cancelled from None
 
     def ask_sync(self, question: Question) -> Value:
         """Ask the worker from a thread. For the helpers."""
@@ -170,7 +173,7 @@ class Context(Helpers, Durable):
 
     def _check(self) -> None:
         if self.cancelled:
-            raise Cancelled("the job is no longer this attempt's")
+            raise Cancelled
 
 
 def _nobody() -> None:

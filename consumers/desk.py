@@ -7,7 +7,7 @@ import re
 import secrets
 from collections.abc import Callable
 from random import Random
-from typing import Final, NamedTuple, Self
+from typing import Final, Literal, NamedTuple, Self
 
 import structlog
 
@@ -96,7 +96,7 @@ class Desk:
             Cancelled: the attempt is over.
         """
         if self._closed and isinstance(question, Begin | Admit | Take | Publish):
-            raise Cancelled("the job is no longer this attempt's")
+            raise Cancelled
         match question:
             case Begin():
                 return await self._begin(question)
@@ -186,11 +186,11 @@ class Desk:
         if state == "open":
             log.warning("breaker.open", breaker=name, job_id=self._job.job_id)
 
-    def _judged(self, outcome: Outcome | str) -> Outcome:
+    def _judged(self, outcome: Outcome | Literal["cut"]) -> Outcome:
         """A call that was cut off failed if it used up the attempt's time, and else tells nothing."""
         if outcome == "cut":
             return "failed" if asyncio.get_running_loop().time() >= self.deadline else "void"
-        return outcome  # type: ignore[return-value] # of the four, those three
+        return outcome
 
 
 def _check_name(name: str) -> None:

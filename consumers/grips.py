@@ -84,7 +84,7 @@ class Grips:
             raise LockBusy(f"the lock {name!r} is taken", after=put_back(0.0, self._snoozes, _jitter))
         if self._held.get(name) is not grip:
             await self._locks.free(self._job.tenant, name, grip.owner)
-            raise Cancelled("the job is no longer this attempt's")
+            raise Cancelled
         return fence
 
     def _check(self, name: str, ttl: float, wait: float) -> None:

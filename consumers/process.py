@@ -125,7 +125,7 @@ class _Process:
         try:
             with _lock:
                 if self._unwanted:
-                    raise Cancelled("the job is no longer this attempt's")  # noqa: TRY301 - both pipe ends are closed below
+                    raise Cancelled  # noqa: TRY301 - both pipe ends are closed below
                 arguments = (theirs, self._module, self._task.name, self._facts())
                 process = _spawn.Process(target=main, args=arguments, daemon=True)
                 process.start()

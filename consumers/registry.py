@@ -7,9 +7,7 @@ import inspect
 from collections.abc import Callable
 from typing import Any, Final, Literal, NamedTuple
 
-import msgspec
-
-from consumers.outcome import MAX_DELAY, USUAL, GiveUp, Policy, Retry, Snooze
+from consumers.outcome import MAX_DELAY, USUAL, GiveUp, Policy, Retry, Snooze, encode_result
 from gateway.auth.principals import DEFAULT_TENANT
 from gateway.errors import ConfigurationError
 from gateway.jobs.cron import Overlap, Schedule
@@ -146,7 +144,7 @@ def _add(new: Task) -> None:
         f"backoff must be (base, cap) with 0 <= base <= cap <= {MAX_DELAY:g} seconds": not _delays(new.policy.backoff),
         f"cancel_grace must be from 0 to {LONGEST:g} seconds": not 0 <= new.cancel_grace <= LONGEST,
         "max_running must be at least 0": new.max_running < 0,
-        "the name is taken": known is not None and _place(known.function) != _place(new.function),
+        "the name is taken": known is not None and place(known.function) != place(new.function),
     }
     for fault, found in faults.items():
         if found:
@@ -160,10 +158,10 @@ def _schedule(
     if cron is None:
         return None
     try:
-        body = msgspec.json.encode({} if job_input is None else job_input).decode()
+        body = encode_result({} if job_input is None else job_input, "schedule_input").decode()
         schedule = Schedule(cron=cron, timezone=timezone, tenant=tenant, input=body, overlap=overlap)
         schedule.check()
-    except (TypeError, ConfigurationError) as error:
+    except (GiveUp, ConfigurationError) as error:
         raise _broken(name, str(error)) from error
     return schedule
 
@@ -185,8 +183,8 @@ def _broken(name: str, fault: str) -> ConfigurationError:
     return ConfigurationError(f"task {name!r}: {fault}")
 
 
-def _place(function: Function) -> tuple[str, str]:
-    """Where a function is written: the same place imported twice is one task."""
+def place(function: Function) -> tuple[str, str]:
+    """Return where a function is written: the same place imported twice is one task."""
     return function.__module__, function.__qualname__
 
 

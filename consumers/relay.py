@@ -6,13 +6,11 @@ comes again and is recognised by the ids of its events.
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
-import structlog
-
+from consumers.patience import until_stored
 from consumers.relay_message import Relayed, Unreadable, properties_as_headers, read
-from gateway.errors import GatewayError, StoreUnavailable
+from gateway.errors import GatewayError
 from gateway.jobs.queue import Incoming
 from gateway.jobs.rabbitmq_events import QUEUE, declare_events
 from gateway.jobs.rabbitmq_intake import Intake
@@ -20,10 +18,6 @@ from gateway.settings import Settings
 from gateway.store.channels import MAX_BYTES, ChannelStore, cost
 from gateway.store.deadletters import DeadLetterStore
 from gateway.store.redis import Store
-
-log = structlog.get_logger(__name__)
-
-AWAY_NAP = 0.5
 
 
 class Relay:
@@ -62,7 +56,7 @@ class Relay:
         """Record one tenant's events; returns why some could not be, by their place."""
         try:
             outgoing = [event.outgoing for event in part.values()]
-            await _until_done(lambda: self._channels.publish_many(tenant, outgoing))
+            await until_stored(lambda: self._channels.publish_many(tenant, outgoing))
         except GatewayError as error:
             if len(part) == 1:
                 return dict.fromkeys(part, error.detail)
@@ -75,7 +69,7 @@ class Relay:
 
     async def _bury(self, message: Incoming, tenant: str | None, reason: str, detail: str) -> None:
         headers = {**message.headers, **properties_as_headers(message)}
-        await _until_done(
+        await until_stored(
             lambda: self._dead.bury(
                 tenant,
                 reason,
@@ -87,18 +81,6 @@ class Relay:
                 content_type=message.content_type,
             )
         )
-
-
-async def _until_done(work: Callable[[], Awaitable[object]]) -> None:
-    """Do something that can be repeated, waiting for Redis."""
-    while True:
-        try:
-            await work()
-        except StoreUnavailable:
-            log.warning("relay.waiting")
-            await asyncio.sleep(AWAY_NAP)
-        else:
-            return
 
 
 def batches(events: Sequence[tuple[int, Relayed]]) -> Iterator[tuple[str, dict[int, Relayed]]]:

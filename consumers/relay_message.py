@@ -124,9 +124,7 @@ def _read(message: Incoming) -> Relayed:
         event, data = _binary(message, attributes)
     else:
         return _raw(message)
-    known = hashlib.sha256(f"{event.source}\n{event.id}".encode()).hexdigest()[:32]
-    id_ = event.id if is_event_id(event.id) else known
-    return _relayed(event, id_, data, message, dedupe=f"relay:{known}")
+    return _named(event, data, message)
 
 
 def _structured(message: Incoming) -> tuple[_Event, bytes]:
@@ -157,6 +155,11 @@ def _raw(message: Incoming) -> Relayed:
     if not message.message_id:
         # Whether two such messages are one told twice cannot be known: each is an event of its own.
         return _relayed(event, new_id("evt_"), data, message, dedupe=True)
+    return _named(event, data, message)
+
+
+def _named(event: _Event, data: bytes, message: Incoming) -> Relayed:
+    """Return what its producer gave an id: told again, it is recognised."""
     known = hashlib.sha256(f"{event.source}\n{event.id}".encode()).hexdigest()[:32]
     id_ = event.id if is_event_id(event.id) else known
     return _relayed(event, id_, data, message, dedupe=f"relay:{known}")

@@ -106,7 +106,7 @@ async def held(step: Callable[[], Awaitable[T]]) -> T:
     try:
         return await until_stored(step)
     except (StaleFence, JobCancelled) as error:
-        raise Cancelled("the job is no longer this attempt's") from error
+        raise Cancelled from error
     except Conflict as error:
         raise GiveUp(error.detail) from error
 

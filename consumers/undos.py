@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, Final, NamedTuple, TypeVar
 
+from consumers.registry import place
 from gateway.errors import ConfigurationError
 from gateway.jobs.steps import NAME, NAME_RULE
 
@@ -51,7 +52,7 @@ def undo(name: str, *, timeout: float = 60, max_attempts: int = 10) -> Callable[
             f"the name {NAME_RULE}": not NAME.match(name),
             f"timeout must be above 0 and at most {LONGEST:g} seconds": not 0 < timeout <= LONGEST,
             "max_attempts must be at least 1": max_attempts < 1,
-            "the name is taken": known is not None and _place(known.function) != _place(function),
+            "the name is taken": known is not None and place(known.function) != place(function),
         }
         for fault, found in faults.items():
             if found:
@@ -65,7 +66,3 @@ def undo(name: str, *, timeout: float = 60, max_attempts: int = 10) -> Callable[
 def find_undo(name: str) -> Undo | None:
     """Return a registered undo."""
     return _undos.get(name)
-
-
-def _place(function: Callable[..., Any]) -> tuple[str, str]:
-    return function.__module__, function.__qualname__

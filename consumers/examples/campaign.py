@@ -9,8 +9,8 @@ from typing import Annotated, Any, Final
 
 import msgspec
 
-from consumers import ChildFailed, Context, GiveUp, task
-from consumers.examples.inputs import parse
+from consumers import ChildFailed, Context, task
+from consumers.examples.inputs import one_of, parse
 from consumers.examples.letters import Address, Campaign, Letter, Subject, Text, Url
 from consumers.examples.mail import tracking_secret
 
@@ -56,8 +56,7 @@ async def campaign(ctx: Context, job_input: object) -> dict[str, Any]:
         GiveUp: the input is not valid.
     """
     wanted = parse(job_input, CampaignInput)
-    if (wanted.recipients is None) == (wanted.sample is None):
-        raise GiveUp('input is not valid: give one of "recipients" and "sample"')
+    one_of(recipients=wanted.recipients, sample=wanted.sample)
     tracking_secret(wanted.track)
     people = _once_each(wanted.recipients or _sample(wanted.sample or 0))
     # By name: when the job resumes after a crash in the middle, whoever has a mail gets no second one.

@@ -95,7 +95,7 @@ async def grab(path: Path, at: float) -> bytes:
 
 async def _output(program: str, *arguments: str) -> bytes:
     async with _running(program, *arguments) as stdout:
-        said = await stdout.read(_PICTURE_LIMIT)
+        said = b""
         while block := await stdout.read(_PICTURE_LIMIT):
             said += block
             if len(said) > _PICTURE_LIMIT:

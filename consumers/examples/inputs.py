@@ -14,6 +14,17 @@ T = TypeVar("T")
 _PLACE = re.compile(r"(?P<rule>.*?)(?: - at `\$(?P<path>.*)`)?", re.DOTALL)
 
 
+def one_of(**given: object) -> None:
+    """See that of these fields of an input exactly one is given: neither null nor false.
+
+    Raises:
+        GiveUp: none is, or several are.
+    """
+    if sum(value is not None and value is not False for value in given.values()) != 1:
+        *names, last = (f'"{name}"' for name in given)
+        raise GiveUp(f"input is not valid: give one of {', '.join(names)} and {last}")
+
+
 def parse(job_input: object, model: type[T]) -> T:
     """Return the input as a `model`.
 

@@ -13,7 +13,7 @@ from consumers import Context, GiveUp, task
 from consumers.examples.columns import ColumnStats
 from consumers.examples.csvfile import NotCsv, Table
 from consumers.examples.fetch import fetch
-from consumers.examples.inputs import parse
+from consumers.examples.inputs import one_of, parse
 
 MAX_COLUMNS = 200
 MAX_DOWNLOAD = 64 * 1024 * 1024
@@ -60,8 +60,7 @@ def report(ctx: Context, job_input: object) -> dict[str, Any]:
 
 
 def _open(ctx: Context, wanted: ReportInput) -> BinaryIO:
-    if (wanted.csv is not None) + (wanted.url is not None) + wanted.sample != 1:
-        raise GiveUp('input is not valid: give one of "csv", "url" and "sample"')
+    one_of(csv=wanted.csv, url=wanted.url, sample=wanted.sample)
     if wanted.url is not None:
         return fetch(ctx, wanted.url, limit=MAX_DOWNLOAD)
     if wanted.csv is not None:

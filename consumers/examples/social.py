@@ -7,7 +7,7 @@ from typing import Annotated, Any, Final
 import msgspec
 
 from consumers import Context, GiveUp, task
-from consumers.examples.inputs import parse
+from consumers.examples.inputs import one_of, parse
 from gateway.events import MAX_CHANNELS
 
 MAX_USERS: Final = 10_000
@@ -51,8 +51,7 @@ async def notify(ctx: Context, job_input: object) -> dict[str, Any]:
         GiveUp: the input is not valid.
     """
     wanted = parse(job_input, NotifyInput)
-    if (wanted.users is None) == (wanted.sample is None):
-        raise GiveUp('input is not valid: give one of "users" and "sample"')
+    one_of(users=wanted.users, sample=wanted.sample)
     given = wanted.users or tuple(f"follower-{number}" for number in range(1, (wanted.sample or 0) + 1))
     users = [user for user in dict.fromkeys(given) if user != wanted.actor]
     if not users:

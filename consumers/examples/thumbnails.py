@@ -10,7 +10,7 @@ import msgspec
 
 from consumers import Context, GiveUp, task
 from consumers.examples.fetch import fetch
-from consumers.examples.inputs import parse
+from consumers.examples.inputs import one_of, parse
 
 try:
     from PIL import Image, ImageOps, UnidentifiedImageError
@@ -78,8 +78,7 @@ def thumbnails(ctx: Context, job_input: object) -> dict[str, Any]:
 
 
 def _source(ctx: Context, wanted: ThumbnailsInput) -> bytes:
-    if (wanted.image is not None) + (wanted.url is not None) + wanted.sample != 1:
-        raise GiveUp('input is not valid: give one of "image", "url" and "sample"')
+    one_of(image=wanted.image, url=wanted.url, sample=wanted.sample)
     if wanted.url is not None:
         with fetch(ctx, wanted.url, limit=MAX_BYTES) as file:
             return file.read()

@@ -15,7 +15,7 @@ import msgspec
 from consumers import Context, GiveUp, task
 from consumers.examples.fetch import fetch
 from consumers.examples.ffmpeg import Failed, Film, grab, probe, sample, transcode
-from consumers.examples.inputs import parse
+from consumers.examples.inputs import one_of, parse
 
 MAX_BYTES: Final = 500 * 1024 * 1024
 MAX_SECONDS: Final = 2 * 3600.0
@@ -55,8 +55,7 @@ async def video(ctx: Context, job_input: object) -> dict[str, Any]:
             "video.transcode needs ffmpeg and ffprobe on the PATH: apt-get install ffmpeg, or brew install ffmpeg"
         )
     wanted = parse(job_input, VideoInput)
-    if (wanted.url is None) == (wanted.sample is None):
-        raise GiveUp('input is not valid: give one of "url" and "sample"')
+    one_of(url=wanted.url, sample=wanted.sample)
     folder = Path(await asyncio.to_thread(tempfile.mkdtemp, prefix="video-"))
     try:
         return await _work(ctx, wanted, folder)

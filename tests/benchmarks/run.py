@@ -12,6 +12,7 @@ import os
 import platform
 import sys
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -41,7 +42,7 @@ def machine() -> dict[str, object]:
 def arguments() -> argparse.Namespace:
     """Read the command line: which parts, which scenarios, how much."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("parts", nargs="*", default=[], metavar="PART", help=f"of {', '.join(PARTS)}; default: all")
+    parser.add_argument("parts", nargs="*", default=PARTS, metavar="PART", help=f"of {', '.join(PARTS)}; default: all")
     parser.add_argument("--only", action="append", default=[], help="a scenario of fanout; may be repeated")
     parser.add_argument("--quick", action="store_true", help="tiny numbers, without nginx: does the harness work?")
     parser.add_argument("--finished", type=int, default=keeping.Plan().many, help="jobs of keeping (about 1 ms each)")
@@ -53,33 +54,36 @@ def arguments() -> argparse.Namespace:
     return found
 
 
+def _teller(console: Console) -> Callable[[str], None]:
+    return lambda line: console.print(line, style="dim")
+
+
 def measure_fanout(console: Console, *, only: frozenset[str], quick: bool) -> dict[str, Any]:
     """Run the fan-out scenarios and show them."""
     plan = fanout.QUICK if quick else fanout.FULL
     with tempfile.TemporaryDirectory() as folder, fanout.prepared(Path(folder), plan.idle) as tools:
-        results = fanout.Bench(tools, plan, lambda line: console.print(line, style="dim"), nchan=not quick).run(only)
+        results = fanout.Bench(tools, plan, _teller(console), nchan=not quick).run(only)
     tables.show(console, results)
-    found = [{**goal._asdict(), "reached": goal.reached} for goal in tables.goals(results)]
-    return {"scenarios": results, "goals": found}
+    return {"scenarios": results, "goals": _judged(console, tables.goals(results))}
 
 
 def measure_celery(console: Console, *, quick: bool) -> dict[str, Any]:
     """Measure jobs beside Celery's tasks and show them."""
-    results = workers.run(workers.QUICK if quick else workers.Plan(), lambda line: console.print(line, style="dim"))
+    results = workers.run(workers.QUICK if quick else workers.Plan(), _teller(console))
     workers.show(console, results)
     return {"rows": results, "goals": _judged(console, workers.goals(results))}
 
 
 def measure_relay(console: Console, *, quick: bool) -> dict[str, Any]:
     """Measure the relay beside its floor and show it."""
-    results = relay.run(relay.QUICK if quick else relay.Plan(), lambda line: console.print(line, style="dim"))
+    results = relay.run(relay.QUICK if quick else relay.Plan(), _teller(console))
     relay.show(console, results)
     return {"rows": results}
 
 
 def measure_keeping(console: Console, plan: keeping.Plan) -> dict[str, Any]:
     """Measure what finished jobs cost and show it."""
-    results = keeping.run(plan, lambda line: console.print(line, style="dim"))
+    results = keeping.run(plan, _teller(console))
     keeping.show(console, results)
     return {**results, "goals": _judged(console, keeping.goals(results))}
 
@@ -95,17 +99,17 @@ def main() -> None:
     console = Console(width=140)
     report: dict[str, Any] = {"machine": machine(), "rounds": jobs.ROUNDS}
     console.print(", ".join(f"{name} {value}" for name, value in report["machine"].items()))
-    if "jobs" in (asked.parts or PARTS):
+    if "jobs" in asked.parts:
         report["jobs"] = jobs.run()
         jobs.show(console, report["jobs"])
-    if "celery" in (asked.parts or PARTS):
+    if "celery" in asked.parts:
         report["celery"] = measure_celery(console, quick=asked.quick)
-    if "relay" in (asked.parts or PARTS):
+    if "relay" in asked.parts:
         report["relay"] = measure_relay(console, quick=asked.quick)
-    if "keeping" in (asked.parts or PARTS):
+    if "keeping" in asked.parts:
         plan = keeping.QUICK if asked.quick else keeping.Plan(many=asked.finished)
         report["keeping"] = measure_keeping(console, plan)
-    if "fanout" in (asked.parts or PARTS):
+    if "fanout" in asked.parts:
         report["fanout"] = measure_fanout(console, only=frozenset(asked.only), quick=asked.quick)
     asked.output.parent.mkdir(parents=True, exist_ok=True)
     asked.output.write_text(json.dumps(report, indent=2) + "\n")

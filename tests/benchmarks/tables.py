@@ -100,7 +100,7 @@ def _stuck(results: Results, kind: str) -> Iterator[Goal]:
 
 
 def show(console: Console, results: Results) -> None:
-    """Print a table per scenario, then the goals."""
+    """Print a table per scenario."""
     for name, kinds in results.items():
         title, columns = _TITLES[name]
         table = Table("", *columns, title=title)
@@ -109,7 +109,6 @@ def show(console: Console, results: Results) -> None:
                 table.add_row(f"{kind} {peer}", *(_cell(row[column]) for column in columns))
             table.add_section()
         console.print(table)
-    show_goals(console, goals(results))
 
 
 def show_goals(console: Console, found: list[Goal]) -> None:

@@ -135,6 +135,21 @@ async def test_odd_messages_do_not_stop_it(scene: Scene) -> None:
     assert [data["status"] for data in await scene.log_of("bare")] == ["queued", "running"]
 
 
+async def test_what_is_told_of_a_task_that_began_before_we_listened_is_left_out(scene: Scene) -> None:
+    await scene.tell(event("task-started", "stranger"), event("task-succeeded", "stranger"), *story("after"))
+    await scene.until_ended(["after"])
+    assert await scene.job_of("stranger") is None
+
+
+async def test_a_task_is_not_lost_when_more_are_told_of_at_once_than_are_held(
+    scene: Scene, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("consumers.celery.MAX_KNOWN", 2)
+    ids = [f"many-{number}" for number in range(5)]
+    await scene.tell(*interleaved(ids))
+    await scene.until_ended(ids)
+
+
 async def test_a_job_that_cannot_be_recorded_holds_up_no_other(scene: Scene) -> None:
     await scene.tell(event("task-received", "broken"))
     await eventually(lambda: scene.log_of("broken"), RECOVERY)

@@ -61,6 +61,8 @@ async def asynchronous(ctx: object, job_input: object) -> None:
         ("t", {"backoff": (-1, 1)}, "backoff must be"),
         ("t", {"backoff": (1, float("inf"))}, "backoff must be"),
         ("t", {"backoff": (1,)}, "backoff must be"),
+        ("t", {"schedule": "* * * * *", "schedule_input": object()}, "schedule_input is not JSON"),
+        ("t", {"schedule": "* * * * *", "schedule_input": "\ud800"}, "schedule_input is not JSON"),
     ],
 )
 def test_a_registration_that_breaks_a_rule_is_refused(
