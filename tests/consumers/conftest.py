@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from redis.asyncio import Redis
 
-from consumers import outcome
+from consumers import outcome, undos
 from tests.consumers.support import Bench, WatchedQueue, open_bench
 
 
@@ -31,3 +31,9 @@ async def bench(
 def no_backoff(monkeypatch: pytest.MonkeyPatch) -> None:
     """A retry is due at once."""
     monkeypatch.setattr(outcome, "BACKOFF_BASE", 0.0)
+
+
+@pytest.fixture
+def own_undos(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The undos of one test are not those of another."""
+    monkeypatch.setattr(undos, "_undos", {})

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from consumers import ChildFailed, ChildrenLate, Context, GiveUp, undo, undos
+from consumers import ChildFailed, ChildrenLate, Context, GiveUp, undo
 from consumers.registry import Task
 from gateway.events import new_id
 from gateway.jobs import steps
@@ -189,8 +189,8 @@ async def test_waiting_has_an_end(bench: Bench) -> None:
     assert (await bench.events(job_id)).count("job.waiting") == 1
 
 
-async def test_two_gathers_and_a_step_between(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(undos, "_undos", {})
+@pytest.mark.usefixtures("own_undos")
+async def test_two_gathers_and_a_step_between(bench: Bench) -> None:
     effects: list[Any] = []
 
     @undo("take-back")
@@ -360,8 +360,13 @@ async def test_a_late_confirmation_or_delivery_does_not_wake_a_waiting_parent(be
         message = await bench.message(job_id)
         await bench.jobs.queued(message)
         assert await bench.jobs.claim(message, token="again", lease=60, worker="w") == "waiting"
+        waits_until = (await bench.due())[job_id]
         await bench.make_due(job_id)
-        await asyncio.sleep(0.5)  # two naps of the reaper
+
+        async def looked_at() -> bool:
+            return (await bench.due())[job_id] == waits_until
+
+        await eventually(looked_at)
         assert (await bench.job(job_id))["status"] == "waiting"
 
 
@@ -406,10 +411,5 @@ async def test_a_child_that_is_run_again_is_nobodys(bench: Bench) -> None:
         child = await eventually(first)
         before = (await bench.job(job_id))["progress"]
         await bench.service.rerun(TENANT, child["id"])
-        await eventually(lambda: _run_ended(bench, child["id"], 2))
+        await bench.until(child["id"], "succeeded", run=2)
         assert (await bench.job(job_id))["progress"] == before
-
-
-async def _run_ended(bench: Bench, job_id: str, run: int) -> bool:
-    job = await bench.job(job_id)
-    return bool(job["run"] == run and job["status"] == "succeeded")

@@ -24,13 +24,12 @@ from gateway.jobs.queue import Delivery, Message
 from gateway.jobs.records import Claim
 from gateway.jobs.store import JobStore
 from gateway.settings import Settings
-from tests.consumers.support import Bench, WatchedQueue, background, open_bench
+from tests.consumers.support import SLOW, Bench, WatchedQueue, background, open_bench
 from tests.support.messages import PREFETCH, make_message
 from tests.support.servers import RedisServer
 from tests.support.waiting import LIMIT, eventually
 
 HOSTILE = "tests.consumers.process_tasks"
-SLOW = 60.0  # a process imports the task's module anew
 
 
 @pytest.fixture

@@ -12,12 +12,10 @@ from consumers import Context
 from consumers.context import Cancelled
 from consumers.registry import load
 from gateway.events import MAX_CHANNELS, MAX_EVENT_BYTES, Position
-from tests.consumers.support import TASKS, TENANT, Bench
+from tests.consumers.support import SLOW, TASKS, TENANT, Bench
 from tests.support.messages import TRACE
 
 pytestmark = pytest.mark.usefixtures("no_backoff")
-
-SLOW = 60.0  # a process imports the task's module anew, on a machine that may be busy
 
 
 async def heard(bench: Bench, channel: str) -> list[dict[str, Any]]:

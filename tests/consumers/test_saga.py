@@ -19,15 +19,9 @@ from gateway.jobs.steps import MAX_STEPS
 from tests.consumers.support import BEATING, TASKS, TENANT, Bench
 from tests.support.waiting import eventually
 
-pytestmark = pytest.mark.usefixtures("no_backoff")
+pytestmark = pytest.mark.usefixtures("no_backoff", "own_undos")
 
 Effects = list[Any]
-
-
-@pytest.fixture(autouse=True)
-def registry(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The undos of one test are not those of another."""
-    monkeypatch.setattr(undos, "_undos", {})
 
 
 @pytest.fixture
