@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from consumers import Batch, Cancelled, Context, GiveUp, Snooze, undo
+from tests.consumers.batches import batched, submit
 from tests.consumers.support import TENANT, Bench
-from tests.consumers.test_batch import batched, submit
 from tests.support.waiting import eventually
 
 pytestmark = pytest.mark.usefixtures("no_backoff", "own_undos")
