@@ -7,7 +7,6 @@ import contextlib
 import sys
 import threading
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -140,12 +139,6 @@ async def test_a_job_claimed_while_the_worker_stops_goes_back(bench: Bench) -> N
         await asyncio.wait_for(worker.stopped(), LIMIT)
     job = await bench.job(job_id)
     assert (runs, job["status"], job["attempt"]) == (0, "retrying", 1)
-
-
-@pytest.fixture
-def own_redis() -> Iterator[RedisServer]:
-    with RedisServer() as server:
-        yield server
 
 
 @pytest.mark.parametrize("stops", [1, 2])
