@@ -115,11 +115,14 @@ class Bench:
 
         return await eventually(arrived, limit)
 
-    async def log(self, job_id: str) -> list[dict[str, Any]]:
-        since = Position("", 0)
-        history = await self.channels.history(TENANT, f"job:{job_id}", since=since, limit=-1)
+    async def heard(self, channel: str) -> list[dict[str, Any]]:
+        """All events of a channel."""
+        history = await self.channels.history(TENANT, channel, since=Position("", 0), limit=-1)
         assert history.complete
         return [json.loads(publication.event) for publication in history.publications]
+
+    async def log(self, job_id: str) -> list[dict[str, Any]]:
+        return await self.heard(f"job:{job_id}")
 
     async def events(self, job_id: str) -> list[str]:
         return [event["type"] for event in await self.log(job_id)]
