@@ -83,6 +83,20 @@ def amqp_url(rabbit_server: RabbitServer) -> str:
 
 
 @pytest.fixture
+def own_redis() -> Iterator[RedisServer]:
+    """A Redis this test may break."""
+    with RedisServer() as server:
+        yield server
+
+
+@pytest.fixture
+def own_rabbit() -> Iterator[RabbitServer]:
+    """A RabbitMQ this test may break."""
+    with RabbitServer() as server:
+        yield server
+
+
+@pytest.fixture
 def pool() -> str:
     """The name of a pool nobody else uses: tests share the broker, never its queues."""
     return f"p{secrets.token_hex(4)}"

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from redis.asyncio import Redis
 
-from consumers import outcome
+from consumers import Context, outcome, undo, undos
+from tests.consumers.sagas import Effects
 from tests.consumers.support import Bench, WatchedQueue, open_bench
 
 
@@ -31,3 +33,27 @@ async def bench(
 def no_backoff(monkeypatch: pytest.MonkeyPatch) -> None:
     """A retry is due at once."""
     monkeypatch.setattr(outcome, "BACKOFF_BASE", 0.0)
+
+
+@pytest.fixture
+def own_undos(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The undos of one test are not those of another."""
+    monkeypatch.setattr(undos, "_undos", {})
+
+
+@pytest.fixture
+def effects(own_undos: None) -> Effects:
+    """What was done to the world; undos of the names undo-a, undo-b … add what they were given."""
+    del own_undos
+    done: Effects = []
+
+    def make(name: str) -> Callable[..., Any]:
+        async def take_back(ctx: Context, *given: Any) -> None:
+            done.append((f"{name} of {ctx.undoing}", *given))
+
+        take_back.__qualname__ = name
+        return take_back
+
+    for letter in "abc":
+        undo(f"undo-{letter}")(make(f"undo-{letter}"))
+    return done

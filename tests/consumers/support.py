@@ -31,6 +31,7 @@ from tests.support.waiting import LIMIT, eventually
 
 TENANT = "default"
 TASKS = "tests.consumers.tasks"
+SLOW = 60.0  # a process imports the task's module anew, on a machine that may be busy
 BEATING = 5.0  # a lease with a heartbeat every other second, that outlasts a pause of the machine
 
 
@@ -105,20 +106,23 @@ class Bench:
         job["attempts"] = [json.loads(attempt) for attempt in found.attempts]
         return job
 
-    async def until(self, job_id: str, status: str, limit: float = LIMIT) -> dict[str, Any]:
-        """The job, once it has the status."""
+    async def until(self, job_id: str, status: str, limit: float = LIMIT, *, run: int = 0) -> dict[str, Any]:
+        """The job, once it has the status: in any run, or in the one that is told."""
 
         async def arrived() -> dict[str, Any]:
             job = await self.job(job_id)
-            return job if job["status"] == status else {}
+            return job if job["status"] == status and run in (0, job["run"]) else {}
 
         return await eventually(arrived, limit)
 
-    async def log(self, job_id: str) -> list[dict[str, Any]]:
-        since = Position("", 0)
-        history = await self.channels.history(TENANT, f"job:{job_id}", since=since, limit=-1)
+    async def heard(self, channel: str) -> list[dict[str, Any]]:
+        """All events of a channel."""
+        history = await self.channels.history(TENANT, channel, since=Position("", 0), limit=-1)
         assert history.complete
         return [json.loads(publication.event) for publication in history.publications]
+
+    async def log(self, job_id: str) -> list[dict[str, Any]]:
+        return await self.heard(f"job:{job_id}")
 
     async def events(self, job_id: str) -> list[str]:
         return [event["type"] for event in await self.log(job_id)]

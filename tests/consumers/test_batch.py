@@ -5,31 +5,18 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
-from collections.abc import Awaitable, Callable
 from itertools import chain
-from pathlib import Path
 from typing import Any
 
-import httpx
 import pytest
 
 from consumers import Batch, GiveUp, Retry, task
-from consumers.registry import Task
 from gateway.errors import ConfigurationError
+from tests.consumers.batches import batched, submit
 from tests.consumers.support import BEATING, Bench, WatchedQueue
-from tests.e2e.stack import ROOT_KEY, stack
-from tests.support.servers import RabbitServer, RedisServer
-from tests.support.waiting import eventually, eventually_sync
+from tests.support.waiting import eventually
 
 pytestmark = pytest.mark.usefixtures("no_backoff")
-
-
-def batched(bench: Bench, function: Callable[[Batch], Awaitable[None] | None], **changes: Any) -> Task:
-    return bench.task("many", function, **{"batch": 10, "window": 2.0, **changes})
-
-
-async def submit(bench: Bench, count: int) -> list[str]:
-    return [await bench.submit("many", value=number) for number in range(count)]
 
 
 async def test_jobs_that_come_together_are_one_call_in_order(bench: Bench, local_queue: WatchedQueue) -> None:
@@ -292,30 +279,3 @@ async def test_a_stop_without_patience_gives_every_job_back_unburnt(bench: Bench
 def test_what_no_batch_can_be(options: dict[str, Any], rule: str) -> None:
     with pytest.raises(ConfigurationError, match=rule):
         task("batch.wrong", **options)(lambda _: None)
-
-
-def test_a_worker_that_dies_in_a_batch_costs_each_unrecorded_job_one_attempt(
-    redis_server: RedisServer, rabbit_server: RabbitServer, tmp_path: Path
-) -> None:
-    with stack(redis_server.url, rabbit_server.url, tmp_path) as product:
-        _, url = product.gateway()
-        worker = product.worker(module="tests.consumers.batch_tasks")
-        with httpx.Client(base_url=url, headers={"Authorization": f"Bearer {ROOT_KEY}"}) as http:
-            answer = http.post("/v1/jobs/batch", json={"jobs": [{"type": "batch.half", "input": n} for n in range(20)]})
-            ids = [item["job"]["id"] for item in answer.json()["jobs"]]
-
-            def jobs() -> list[Any]:
-                return [http.get(f"/v1/jobs/{job_id}").json() for job_id in ids]
-
-            def statuses() -> list[str]:
-                return sorted(job["status"] for job in jobs())
-
-            eventually_sync(lambda: statuses() == ["running"] * 10 + ["succeeded"] * 10, 30)
-            worker.kill()
-            product.worker(module="tests.consumers.batch_tasks")
-            eventually_sync(lambda: statuses() == ["succeeded"] * 20, 60)
-            found = sorted((job["result"], job["attempt"]) for job in jobs())
-            logs = [http.get(f"/v1/jobs/{job_id}/events").json()["events"] for job_id in ids]
-    assert found == [("again", 2)] * 10 + [("first", 1)] * 10
-    for log in logs:
-        assert [entry["event"]["type"] for entry in log].count("job.succeeded") == 1

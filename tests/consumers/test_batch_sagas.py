@@ -8,18 +8,12 @@ from typing import Any
 
 import pytest
 
-from consumers import Batch, Cancelled, Context, GiveUp, Snooze, undo, undos
+from consumers import Batch, Cancelled, Context, GiveUp, Snooze, undo
+from tests.consumers.batches import batched, submit
 from tests.consumers.support import TENANT, Bench
-from tests.consumers.test_batch import batched, submit
 from tests.support.waiting import eventually
 
-pytestmark = pytest.mark.usefixtures("no_backoff")
-
-
-@pytest.fixture(autouse=True)
-def registry(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The undos of one test are not those of another."""
-    monkeypatch.setattr(undos, "_undos", {})
+pytestmark = pytest.mark.usefixtures("no_backoff", "own_undos")
 
 
 async def test_each_job_has_its_own_steps_effects_and_children(bench: Bench) -> None:

@@ -9,8 +9,8 @@ import pytest
 
 from consumers import Batch, threads
 from consumers.worker import WorkerStuck
+from tests.consumers.batches import batched, submit
 from tests.consumers.support import Bench, background
-from tests.consumers.test_batch import batched, submit
 from tests.support.waiting import LIMIT
 
 SLOW = 60.0

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import time
 from pathlib import Path
 from typing import Any, Literal
@@ -13,6 +12,7 @@ import pytest
 from consumers import Context
 from consumers.registry import load
 from tests.consumers.support import BEATING, TASKS, TENANT, Bench
+from tests.support.process import alive
 from tests.support.waiting import eventually
 
 LONG = 60.0  # a grace nobody waits for in a test
@@ -100,14 +100,6 @@ async def test_one_that_does_not_look_is_stopped_after_its_grace(
             end.set()
     assert await bench.ends(job["id"]) == ["job.cancelled"]
     assert job["error"] is None
-
-
-def alive(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    return True
 
 
 async def pid_of(bench: Bench, job_id: str) -> int:

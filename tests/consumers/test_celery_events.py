@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from consumers.celery_events import Unreadable, change_of, input_of, of_result, read, repr_json, trace_of, type_of
 from consumers.celery_rules import birth, filled, rule_for
+from gateway.jobs.foreign import Change
 from gateway.jobs.model import TYPE
 from gateway.settings import CeleryRule
 
@@ -153,7 +154,7 @@ def test_what_the_backend_says_of_an_end() -> None:
     stored = {"status": "SUCCESS", "task_id": ID, "result": {"big": 2**60}}
     assert of_result(json.dumps(stored).encode()) == (
         ID,
-        type_change("succeeded", result='{"big":1152921504606846976}'),
+        Change("succeeded", result='{"big":1152921504606846976}'),
     )
     broken = {"exc_type": "KeyError", "exc_message": ["a", 1], "exc_module": "builtins"}
     found = of_result(json.dumps({"status": "FAILURE", "task_id": ID, "result": broken}).encode())
@@ -163,12 +164,6 @@ def test_what_the_backend_says_of_an_end() -> None:
         assert of_result(json.dumps({"status": other, "task_id": ID, "result": {}}).encode()) is None
     for nonsense in (b"", b"[]", b"{}", b'{"status":"PROGRESS","task_id":"a b","result":{}}', b"\xff"):
         assert of_result(nonsense) is None
-
-
-def type_change(state: Any, **fields: Any) -> object:
-    from gateway.jobs.foreign import Change  # noqa: PLC0415 - beside its only use
-
-    return Change(state, **fields)
 
 
 @pytest.mark.parametrize(

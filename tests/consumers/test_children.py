@@ -8,42 +8,13 @@ from typing import Any
 
 import pytest
 
-from consumers import ChildFailed, ChildrenLate, Context, GiveUp, undo, undos
-from consumers.registry import Task
-from gateway.events import new_id
+from consumers import ChildFailed, ChildrenLate, Context, undo
 from gateway.jobs import steps
-from gateway.jobs.records import Claim, Holder
-from gateway.jobs.sagas import SagaStore
-from gateway.jobs.submission import Submission
+from tests.consumers.families import family, id_of, the_children
 from tests.consumers.support import BEATING, TENANT, Bench
-from tests.support.messages import TRACE
 from tests.support.waiting import eventually
 
 pytestmark = pytest.mark.usefixtures("no_backoff")
-
-
-async def double(ctx: Context, job_input: Any) -> Any:
-    """A child: doubles its input, or ends as it is told."""
-    del ctx
-    match job_input:
-        case "fail":
-            raise GiveUp("as told")
-        case "wait":
-            await asyncio.Event().wait()
-    return job_input * 2
-
-
-def family(bench: Bench, parent: Any, **changes: Any) -> list[Task]:
-    return [bench.task("parent", parent, **changes), bench.task("child", double)]
-
-
-async def the_children(bench: Bench) -> list[dict[str, Any]]:
-    found, _ = await bench.jobs.find(TENANT, limit=100, type="child")
-    return [await bench.job(_id(job)) for job in found]  # within a millisecond in any order
-
-
-def _id(job: bytes) -> str:
-    return job.split(b'"')[3].decode()
 
 
 async def test_a_parent_waits_without_a_worker_and_gets_the_results_in_order(bench: Bench) -> None:
@@ -147,7 +118,7 @@ async def test_cancelling_a_waiting_parent_cancels_its_open_children_and_theirs(
 
         async def all_ended() -> bool:
             found, _ = await bench.jobs.find(TENANT, limit=100)
-            return {(await bench.job(_id(job)))["status"] for job in found} == {"cancelled"}
+            return {(await bench.job(id_of(job)))["status"] for job in found} == {"cancelled"}
 
         await eventually(all_ended)
     assert not await bench.store.client.exists(bench.tag + "abandoned")
@@ -189,8 +160,8 @@ async def test_waiting_has_an_end(bench: Bench) -> None:
     assert (await bench.events(job_id)).count("job.waiting") == 1
 
 
-async def test_two_gathers_and_a_step_between(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(undos, "_undos", {})
+@pytest.mark.usefixtures("own_undos")
+async def test_two_gathers_and_a_step_between(bench: Bench) -> None:
     effects: list[Any] = []
 
     @undo("take-back")
@@ -279,137 +250,3 @@ async def test_many_children_tell_little(bench: Bench) -> None:
     seconds = datetime.fromisoformat(log[-1]["time"]) - datetime.fromisoformat(log[0]["time"])
     told = sum(event["type"] == "job.progress" for event in log)
     assert told <= 2 + seconds.total_seconds() * 1000 / steps.CHILD_PROGRESS_EVERY_MS
-
-
-@pytest.mark.parametrize(
-    ("asked", "message"),
-    [
-        ({"type_": "child", "name": "no spaces"}, "the name of the child 'no spaces' must be"),
-        ({"type_": "child", "priority": "urgent"}, "the child 'child' is not valid: Invalid enum value 'urgent'"),
-        ({"type_": "child", "colour": "red"}, "unknown field `colour`"),
-        ({"type_": "child", "job_input": "x" * 300_000}, "the child 'child' is not valid"),
-    ],
-)
-async def test_a_child_that_breaks_a_rule_fails_its_parent_for_good(
-    bench: Bench, asked: dict[str, Any], message: str
-) -> None:
-    async def parent(ctx: Context, job_input: Any) -> None:
-        del job_input
-        await ctx.spawn(**asked)
-
-    async with bench.working(*family(bench, parent)):
-        job = await bench.until(await bench.submit("parent"), "failed")
-    assert message in job["error"]["message"]
-    assert (job["attempt"], await the_children(bench)) == (1, [])
-
-
-async def test_a_stranger_cannot_be_gathered_and_another_order_is_noticed(bench: Bench) -> None:
-    async def stranger(ctx: Context, job_input: Any) -> None:
-        await ctx.gather(job_input)
-
-    async def other_order(ctx: Context, job_input: Any) -> None:
-        del job_input
-        await ctx.spawn("child" if ctx.attempt == 1 else "parent", 1)
-        raise OSError("again")
-
-    async with bench.working(*family(bench, stranger), bench.task("other", other_order)):
-        job = await bench.until(await bench.submit("parent", value="job_x"), "failed")
-        assert job["error"]["message"] == "gather: 'job_x' has not been spawned by this task"
-        job = await bench.until(await bench.submit("other"), "failed")
-        assert job["error"]["message"] == "the child #1 is a child already"
-
-
-async def test_families_are_bounded(bench: Bench) -> None:
-    async def parent(ctx: Context, job_input: Any) -> Any:
-        return await ctx.gather(await ctx.spawn("parent", job_input + 1))
-
-    async with bench.working(*family(bench, parent)):
-        job = await bench.until(await bench.submit("parent", value=0), "failed")
-    depth = steps.MAX_DEPTH
-    assert f"jobs may be nested {depth} deep" in job["error"]["message"]
-    found, _ = await bench.jobs.find(TENANT, limit=100)
-    assert len(found) == depth + 1
-
-
-async def test_no_more_than_so_many_children(bench: Bench) -> None:
-    await bench.register("parent", "child")
-    job_id = await bench.submit("parent")
-    claim = await bench.jobs.claim(await bench.message(job_id), token="t", lease=60, worker="w")
-    assert isinstance(claim, Claim)
-    sagas, holder = SagaStore(bench.jobs), Holder.of(TENANT, job_id, claim)
-    arguments = _child_arguments(bench, job_id)
-    for number in range(steps.MAX_CHILDREN):
-        await sagas.spawn(holder, f"#{number}", arguments(number))
-    with pytest.raises(Exception, match="at most 1000 children"):
-        await sagas.spawn(holder, "one more", arguments(steps.MAX_CHILDREN))
-
-
-def _child_arguments(bench: Bench, parent: str) -> Any:
-    writer = bench.worker()._rebuilder.arguments
-    return lambda _: writer.child(TENANT, new_id("job_"), Submission(type="child"), TRACE, parent)
-
-
-async def test_a_late_confirmation_or_delivery_does_not_wake_a_waiting_parent(bench: Bench) -> None:
-    async def parent(ctx: Context, job_input: Any) -> Any:
-        del job_input
-        return await ctx.gather(await ctx.spawn("child", "wait"))
-
-    async with bench.working(*family(bench, parent)):
-        job_id = await bench.submit("parent")
-        await bench.until(job_id, "waiting")
-        message = await bench.message(job_id)
-        await bench.jobs.queued(message)
-        assert await bench.jobs.claim(message, token="again", lease=60, worker="w") == "waiting"
-        await bench.make_due(job_id)
-        await asyncio.sleep(0.5)  # two naps of the reaper
-        assert (await bench.job(job_id))["status"] == "waiting"
-
-
-async def test_a_forgotten_parent_leaves_nothing_behind(bench: Bench) -> None:
-    async def parent(ctx: Context, job_input: Any) -> Any:
-        del job_input
-        await ctx.step("a", lambda: None)
-        return await ctx.gather(await ctx.spawn("child", 3))
-
-    async with bench.working(*family(bench, parent)):
-        job_id = await bench.submit("parent")
-        await bench.until(job_id, "succeeded")
-    await asyncio.sleep(0.005)
-    old = await bench.jobs.outdated(bench.tag, retention=0, limit=10)
-    assert len(old) == 2
-    await bench.jobs.purge(bench.tag, old, retention=0)
-    keys: list[Any] = list(await bench.store.client.keys(bench.tag + "*"))
-    left = {key.decode().removeprefix(bench.tag) for key in keys}
-    assert left <= {
-        "types",
-        "types:seen",
-        "open",
-        "gen",
-        f"seq:{TENANT}",
-        f"log:{TENANT}:jobs",
-        f"meta:{TENANT}:jobs",
-    }
-
-
-async def test_a_child_that_is_run_again_is_nobodys(bench: Bench) -> None:
-    async def parent(ctx: Context, job_input: Any) -> Any:
-        del job_input
-        return await ctx.gather(await ctx.spawn("child", 3), await ctx.spawn("child", "wait"))
-
-    async with bench.working(*family(bench, parent)):
-        job_id = await bench.submit("parent")
-        await bench.until(job_id, "waiting")
-
-        async def first() -> dict[str, Any]:
-            return next((child for child in await the_children(bench) if child["status"] == "succeeded"), {})
-
-        child = await eventually(first)
-        before = (await bench.job(job_id))["progress"]
-        await bench.service.rerun(TENANT, child["id"])
-        await eventually(lambda: _run_ended(bench, child["id"], 2))
-        assert (await bench.job(job_id))["progress"] == before
-
-
-async def _run_ended(bench: Bench, job_id: str, run: int) -> bool:
-    job = await bench.job(job_id)
-    return bool(job["run"] == run and job["status"] == "succeeded")

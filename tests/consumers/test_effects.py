@@ -9,16 +9,14 @@ from typing import Any
 import msgspec
 import pytest
 
-from consumers import BreakerOpen, Context, GiveUp, Retry, undo, undos
+from consumers import BreakerOpen, Context, GiveUp, Retry, undo
 from consumers.registry import Function, load
 from gateway.jobs.deadletters import DeadLetters
 from gateway.jobs.effects import MAX_EFFECT
-from tests.consumers.support import TASKS, TENANT, Bench
+from tests.consumers.support import SLOW, TASKS, TENANT, Bench
 from tests.support.waiting import eventually
 
 pytestmark = pytest.mark.usefixtures("no_backoff")
-
-SLOW = 60.0  # a process imports the task's module anew, on a machine that may be busy
 
 
 class Receiver:
@@ -51,13 +49,8 @@ async def test_an_effect_happens_once_over_all_attempts_of_a_run(bench: Bench, r
         assert job["result"] == {"receipt": {"receipt": 1, "list": []}, "key": f"{job_id}-1"}
         assert receiver.keys == [f"{job_id}-1-mail"]
         await bench.service.rerun(TENANT, job_id)
-        await eventually(lambda: _run(bench, job_id, 2))
+        await bench.until(job_id, "succeeded", run=2)
     assert receiver.keys == [f"{job_id}-1-mail", f"{job_id}-2-mail"]
-
-
-async def _run(bench: Bench, job_id: str, run: int) -> bool:
-    job = await bench.job(job_id)
-    return bool(job["run"] == run and job["status"] == "succeeded")
 
 
 async def test_what_raised_may_have_happened(bench: Bench) -> None:
@@ -211,16 +204,6 @@ async def test_a_thread_does_it_once(bench: Bench) -> None:
     assert len(keys) == 1
 
 
-async def test_the_blocking_form_is_refused_in_the_loop(bench: Bench) -> None:
-    async def wrong(ctx: Context, job_input: Any) -> Any:
-        del job_input
-        ctx.once_sync("mail", str)
-
-    async with bench.working(bench.task("wrong", wrong, max_attempts=1)):
-        job = await bench.until(await bench.submit("wrong"), "failed")
-    assert job["error"]["message"].startswith("in an async task use `await`")
-
-
 async def test_a_process_has_all_helpers(bench: Bench) -> None:
     task = load(TASKS)["process.helpers"]._replace(pool=bench.pool)
     async with bench.working(task):
@@ -259,10 +242,8 @@ async def uncertain_in_a_group(ctx: Context, job_input: Any) -> None:
 
 
 @pytest.mark.parametrize("task", [uncertain, uncertain_in_a_group])
-async def test_what_nobody_knows_is_a_dead_letter_that_says_so(
-    bench: Bench, monkeypatch: pytest.MonkeyPatch, task: Function
-) -> None:
-    monkeypatch.setattr(undos, "_undos", {})
+@pytest.mark.usefixtures("own_undos")
+async def test_what_nobody_knows_is_a_dead_letter_that_says_so(bench: Bench, task: Function) -> None:
     undo("take-back")(lambda *_: None)
     async with bench.working(bench.task("uncertain", task)):
         job_id = await bench.submit("uncertain")

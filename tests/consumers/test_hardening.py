@@ -7,7 +7,6 @@ import contextlib
 import sys
 import threading
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -24,13 +23,12 @@ from gateway.jobs.queue import Delivery, Message
 from gateway.jobs.records import Claim
 from gateway.jobs.store import JobStore
 from gateway.settings import Settings
-from tests.consumers.support import Bench, WatchedQueue, background, open_bench
+from tests.consumers.support import SLOW, Bench, WatchedQueue, background, open_bench
 from tests.support.messages import PREFETCH, make_message
 from tests.support.servers import RedisServer
 from tests.support.waiting import LIMIT, eventually
 
 HOSTILE = "tests.consumers.process_tasks"
-SLOW = 60.0  # a process imports the task's module anew
 
 
 @pytest.fixture
@@ -141,12 +139,6 @@ async def test_a_job_claimed_while_the_worker_stops_goes_back(bench: Bench) -> N
         await asyncio.wait_for(worker.stopped(), LIMIT)
     job = await bench.job(job_id)
     assert (runs, job["status"], job["attempt"]) == (0, "retrying", 1)
-
-
-@pytest.fixture
-def own_redis() -> Iterator[RedisServer]:
-    with RedisServer() as server:
-        yield server
 
 
 @pytest.mark.parametrize("stops", [1, 2])

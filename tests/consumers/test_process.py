@@ -19,11 +19,9 @@ from consumers.process import run_in_process
 from consumers.registry import load
 from gateway.jobs.folder import FolderAttachments
 from gateway.settings import Settings
-from tests.consumers.support import TASKS
+from tests.consumers.support import SLOW, TASKS
 from tests.support.messages import make_message
 from tests.support.waiting import eventually
-
-SLOW = 60.0  # a process imports the task's module anew, on a machine that may be busy
 
 
 @pytest.fixture

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from typing import Any
 
@@ -11,18 +10,11 @@ import pytest
 from consumers import Context
 from consumers.context import Cancelled
 from consumers.registry import load
-from gateway.events import MAX_CHANNELS, MAX_EVENT_BYTES, Position
-from tests.consumers.support import TASKS, TENANT, Bench
+from gateway.events import MAX_CHANNELS, MAX_EVENT_BYTES
+from tests.consumers.support import SLOW, TASKS, Bench
 from tests.support.messages import TRACE
 
 pytestmark = pytest.mark.usefixtures("no_backoff")
-
-SLOW = 60.0  # a process imports the task's module anew, on a machine that may be busy
-
-
-async def heard(bench: Bench, channel: str) -> list[dict[str, Any]]:
-    history = await bench.channels.history(TENANT, channel, since=Position("", 0), limit=-1)
-    return [json.loads(publication.event) for publication in history.publications]
 
 
 async def test_an_event_reaches_each_channel_and_says_where_it_comes_from(bench: Bench) -> None:
@@ -31,8 +23,8 @@ async def test_an_event_reaches_each_channel_and_says_where_it_comes_from(bench:
 
     async with bench.working(bench.task("telling", telling)):
         job = await bench.until(await bench.submit("telling", value={"by": "bob", "none": []}), "succeeded")
-    (event,) = await heard(bench, "user:ann")
-    assert await heard(bench, "news") == [event]
+    (event,) = await bench.heard("user:ann")
+    assert await bench.heard("news") == [event]
     assert (event["type"], event["subject"], event["data"]) == ("post.liked", "post/1", {"by": "bob", "none": []})
     assert (event["id"], event["source"], event["traceparent"]) == (job["result"], f"/v1/jobs/{job['id']}", TRACE)
 
@@ -49,8 +41,8 @@ async def test_an_event_with_an_id_is_published_once_over_all_attempts(bench: Be
     async with bench.working(bench.task("telling", telling)):
         job_id = await bench.submit("telling")
         await bench.until(job_id, "succeeded")
-    assert [(event["id"], event["data"]) for event in await heard(bench, "once")] == [(f"{job_id}-1-told", 1)]
-    assert [event["data"] for event in await heard(bench, "each")] == [1, 2, 3]
+    assert [(event["id"], event["data"]) for event in await bench.heard("once")] == [(f"{job_id}-1-told", 1)]
+    assert [event["data"] for event in await bench.heard("each")] == [1, 2, 3]
 
 
 @pytest.mark.parametrize(
@@ -79,7 +71,7 @@ async def test_what_breaks_a_rule_ends_the_job(
         job = await bench.until(await bench.submit("telling"), "failed")
     assert (job["error"]["type"], job["attempt"]) == ("GiveUp", 1)
     assert re.search(rule, job["error"]["message"]), job["error"]["message"]
-    assert await heard(bench, "a") == []
+    assert await bench.heard("a") == []
 
 
 async def test_threads_and_processes_publish_too(bench: Bench) -> None:
@@ -87,7 +79,7 @@ async def test_threads_and_processes_publish_too(bench: Bench) -> None:
     async with bench.working(*tasks):
         for task in tasks:
             job = await bench.until(await bench.submit(task.name, value="hi"), "succeeded", SLOW)
-            (event,) = await heard(bench, task.name)
+            (event,) = await bench.heard(task.name)
             assert (event["id"], event["data"]) == (job["result"], "hi")
 
 
@@ -102,4 +94,4 @@ async def test_a_job_that_is_over_publishes_nothing(bench: Bench) -> None:
         await bench.until(await bench.submit("telling"), "succeeded")
         with pytest.raises(Cancelled, match="no longer this attempt's"):
             await left[0].publish("late", "a.b")
-    assert await heard(bench, "late") == []
+    assert await bench.heard("late") == []

@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
-
-import pytest
 
 from consumers import Context
 from consumers.worker import ahead
@@ -18,13 +15,6 @@ from tests.support.waiting import eventually
 
 JOBS = 30
 CONCURRENCY = 2
-
-
-@pytest.fixture
-def own_redis() -> Iterator[RedisServer]:
-    """A Redis this test may break."""
-    with RedisServer() as server:
-        yield server
 
 
 async def test_nothing_is_started_without_redis_and_all_runs_when_it_is_back(

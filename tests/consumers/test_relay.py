@@ -48,10 +48,14 @@ async def store(settings: Settings) -> AsyncIterator[Store]:
 @pytest.fixture
 async def channels(store: Store, settings: Settings) -> ChannelStore:
     """The channels; the relay's queue is there and empty."""
-    async with plain(settings.amqp_url) as amqp_channel:
+    await empty_queue(settings.amqp_url)
+    return ChannelStore(store, settings)
+
+
+async def empty_queue(url: str) -> None:
+    async with plain(url) as amqp_channel:
         await declare_events(amqp_channel, Limits())
         await (await amqp_channel.get_queue(QUEUE)).purge()
-    return ChannelStore(store, settings)
 
 
 async def publish(url: str, *messages: aio_pika.Message, key: str = "long:a") -> None:
@@ -207,22 +211,18 @@ async def test_a_graceful_stop_finishes_the_batch_in_hand(
         await until_data(channels, list(range(500)))
 
 
-async def test_it_waits_for_redis_and_acknowledges_nothing(amqp_url: str) -> None:
-    with RedisServer() as server:
-        settings = load({"GATEWAY_REDIS_URL": server.url, "GATEWAY_AMQP_URL": amqp_url, "GATEWAY_CHANNELS": CHANNELS})
-        async with Store.open(settings) as store:
-            async with plain(amqp_url) as amqp_channel:
-                await declare_events(amqp_channel, Limits())
-                await (await amqp_channel.get_queue(QUEUE)).purge()
-            channels = ChannelStore(store, settings)
-            async with background(Relay(store, settings).run()):
-                await publish(amqp_url, *numbered(range(1)))
-                await until_data(channels, [0])
-                await asyncio.to_thread(server.stop)
-                await publish(amqp_url, *numbered(range(1, 500)), aio_pika.Message(b"{"))
-                await asyncio.to_thread(server.start)
-                await until_data(channels, list(range(500)))
-                await eventually(lambda: _all_dead(store, 1))
+async def test_it_waits_for_redis_and_acknowledges_nothing(own_redis: RedisServer, amqp_url: str) -> None:
+    await empty_queue(amqp_url)
+    settings = load({"GATEWAY_REDIS_URL": own_redis.url, "GATEWAY_AMQP_URL": amqp_url, "GATEWAY_CHANNELS": CHANNELS})
+    async with Store.open(settings) as store, background(Relay(store, settings).run()):
+        channels = ChannelStore(store, settings)
+        await publish(amqp_url, *numbered(range(1)))
+        await until_data(channels, [0])
+        await asyncio.to_thread(own_redis.stop)
+        await publish(amqp_url, *numbered(range(1, 500)), aio_pika.Message(b"{"))
+        await asyncio.to_thread(own_redis.start)
+        await until_data(channels, list(range(500)))
+        await eventually(lambda: _all_dead(store, 1))
 
 
 @pytest.mark.faults

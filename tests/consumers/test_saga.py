@@ -1,95 +1,22 @@
-"""Sagas on a real worker: what is done again and what is not, and what is undone when."""
+"""Sagas on a real worker: what is undone, when and in which order, and what an undo may do."""
 
 from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Callable
 from typing import Any
 
 import pytest
 
 from consumers import Context, GiveUp, Uncertain, undo, undos
-from consumers import compensation as module
-from consumers.registry import load
 from gateway.jobs.model import CRASH_LIMIT
 from gateway.jobs.records import Claim, Holder
 from gateway.jobs.sagas import SagaStore
-from gateway.jobs.steps import MAX_STEPS
-from tests.consumers.support import BEATING, TASKS, TENANT, Bench
+from tests.consumers.sagas import Effects, act, step_events, steps
+from tests.consumers.support import BEATING, TENANT, Bench
 from tests.support.waiting import eventually
 
-pytestmark = pytest.mark.usefixtures("no_backoff")
-
-Effects = list[Any]
-
-
-@pytest.fixture(autouse=True)
-def registry(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The undos of one test are not those of another."""
-    monkeypatch.setattr(undos, "_undos", {})
-
-
-@pytest.fixture
-def effects() -> Effects:
-    """What was done to the world; undos of the names undo-a, undo-b … add what they were given."""
-    done: Effects = []
-
-    def make(name: str) -> Callable[..., Any]:
-        async def take_back(ctx: Context, *given: Any) -> None:
-            done.append((f"{name} of {ctx.undoing}", *given))
-
-        take_back.__qualname__ = name
-        return take_back
-
-    for letter in "abc":
-        undo(f"undo-{letter}")(make(f"undo-{letter}"))
-    return done
-
-
-def act(effects: Effects, name: str) -> Callable[[], str]:
-    def do() -> str:
-        effects.append(name)
-        return f"{name} done"
-
-    return do
-
-
-def steps(job: dict[str, Any]) -> list[str]:
-    return [f"{step['name']} {step['status']}" for step in job["steps"]]
-
-
-async def step_events(bench: Bench, job_id: str) -> list[str]:
-    """Of each job.step event, the step it is about."""
-    found = []
-    for event in await bench.log(job_id):
-        if event["type"] == "job.step":
-            status = {step["name"]: step["status"] for step in event["data"]["steps"]}
-            found.append(f"{event['data']['step']} {status[event['data']['step']]}")
-    return found
-
-
-async def test_a_step_that_is_done_is_skipped_by_the_next_attempt(bench: Bench, effects: Effects) -> None:
-    async def saga(ctx: Context, job_input: Any) -> Any:
-        del job_input
-        first = await ctx.step("a", act(effects, "a"))
-        if ctx.attempt == 1:
-            raise OSError("no luck")
-
-        async def later() -> list[Any]:
-            return [first, (1, 2)]
-
-        return await ctx.step("b", later)
-
-    async with bench.working(bench.task("saga", saga)):
-        job_id = await bench.submit("saga")
-        job = await bench.until(job_id, "succeeded")
-    assert effects == ["a"]
-    assert job["result"] == ["a done", [1, 2]]
-    assert (job["attempt"], steps(job)) == (2, ["a done", "b done"])
-    assert await step_events(bench, job_id) == ["a started", "a done", "b started", "b done"]
-    last = (await bench.log(job_id))[-1]["data"]
-    assert last == {name: value for name, value in job.items() if name != "attempts"}
+pytestmark = pytest.mark.usefixtures("no_backoff", "own_undos")
 
 
 async def test_what_was_done_is_undone_in_reverse_order(bench: Bench, effects: Effects) -> None:
@@ -236,10 +163,7 @@ async def test_a_saga_whose_workers_are_lost_is_undone(bench: Bench, effects: Ef
     assert job["error"]["type"] == "WorkerLost"
 
 
-async def test_an_undo_that_fails_is_tried_again_and_then_waits_to_be_run_again(
-    bench: Bench, effects: Effects, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(module, "backoff", lambda *_: 0.0)
+async def test_an_undo_that_fails_is_tried_again_and_then_waits_to_be_run_again(bench: Bench, effects: Effects) -> None:
     broken = True
 
     @undo("refund", max_attempts=3)
@@ -328,89 +252,3 @@ async def test_a_stop_of_the_worker_interrupts_the_undoing_without_burning_anyth
     async with bench.working(task):
         job = await bench.until(job_id, "failed")
     assert (calls, job["error"]["message"]) == (2, "no")
-
-
-async def test_steps_of_a_task_in_a_thread(bench: Bench, effects: Effects) -> None:
-    def saga(ctx: Context, job_input: Any) -> Any:
-        del job_input
-        first = ctx.step_sync("a", act(effects, "a"), undo="undo-a")
-        if ctx.attempt == 1:
-            with pytest.raises(OSError, match="no"):
-                ctx.step_sync("b", lambda: (_ for _ in ()).throw(OSError("no")))
-            raise OSError("again")
-        return [first, ctx.step_sync("b", lambda: 7)]
-
-    async with bench.working(bench.task("saga", saga)):
-        job = await bench.until(await bench.submit("saga"), "succeeded")
-    assert (job["result"], effects) == (["a done", 7], ["a"])
-
-
-async def test_a_task_in_a_process_is_told_that_it_has_no_steps(bench: Bench) -> None:
-    task = load(TASKS)["process.step"]._replace(pool=bench.pool)
-    async with bench.working(task):
-        job = await bench.until(await bench.submit("process.step"), "failed", 60)
-    assert job["error"]["message"].startswith("a task in a process of its own has no steps and no children")
-
-
-async def broken_name(ctx: Context) -> None:
-    await ctx.step("no spaces", lambda: None)
-
-
-async def repeated_name(ctx: Context) -> None:
-    await ctx.step("a", lambda: None)
-    await ctx.step("a", lambda: None)
-
-
-async def unknown_undo(ctx: Context) -> None:
-    await ctx.step("a", lambda: None, undo="nobody")
-
-
-async def large_result(ctx: Context) -> None:
-    await ctx.step("a", lambda: "x" * 16383)  # with its quotes one too many
-
-
-async def not_json(ctx: Context) -> None:
-    await ctx.step("a", object)
-
-
-async def many_steps(ctx: Context) -> None:
-    for number in range(MAX_STEPS + 1):
-        await ctx.step(f"s{number}", lambda: None)
-
-
-@pytest.mark.parametrize(
-    ("broken", "message"),
-    [
-        (broken_name, "the name of the step 'no spaces' must be 1 to 64 characters"),
-        (repeated_name, "the step 'a' has been there in this attempt"),
-        (unknown_undo, "the step 'a' names the undo 'nobody', which is not registered"),
-        (large_result, "the step 'a' has 16385 bytes to keep, more than 16384"),
-        (not_json, "the result is not JSON"),
-        (many_steps, f"a job may have at most {MAX_STEPS} steps"),
-    ],
-)
-async def test_a_step_that_breaks_a_rule_fails_for_good(bench: Bench, broken: Any, message: str) -> None:
-    async def saga(ctx: Context, job_input: Any) -> None:
-        del job_input
-        await broken(ctx)
-
-    async with bench.working(bench.task("saga", saga)):
-        job = await bench.until(await bench.submit("saga"), "failed")
-    assert message in job["error"]["message"]
-    assert (job["attempt"], job["error"]["retryable"]) == (1, False)
-
-
-async def test_an_undo_has_no_steps_of_its_own(bench: Bench) -> None:
-    @undo("nested")
-    async def nested(ctx: Context, result: Any) -> None:
-        del result
-        await ctx.step("deeper", lambda: None)
-
-    async def saga(ctx: Context, job_input: Any) -> None:
-        del job_input
-        await ctx.step("a", lambda: None, undo="nested")
-        raise GiveUp("no")
-
-    async with bench.working(bench.task("saga", saga)):
-        job = await bench.until(await bench.submit("saga"), "failed")
-    assert "an undo has none" in job["error"]["message"]

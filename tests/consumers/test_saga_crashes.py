@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 
-from consumers import Context, GiveUp, undo, undos
+from consumers import Context, GiveUp, undo
 from gateway.jobs import reaper
 from gateway.jobs.store import JobStore
 from gateway.store.redis import Script, Store
@@ -62,8 +62,8 @@ class World:
 
 
 @pytest.fixture
-def world(monkeypatch: pytest.MonkeyPatch) -> World:
-    monkeypatch.setattr(undos, "_undos", {})
+def world(own_undos: None, monkeypatch: pytest.MonkeyPatch) -> World:
+    del own_undos
     monkeypatch.setattr(reaper, "LONGEST_NAP", 0.01)
     found = World()
 

@@ -10,21 +10,15 @@ from typing import Any
 import pytest
 from structlog.testing import capture_logs
 
-from consumers import Context, GiveUp, undo, undos
+from consumers import Context, GiveUp, undo
 from gateway.errors import StaleFence
 from gateway.jobs.store import JobStore
 from tests.consumers.support import TENANT, Bench
 from tests.support.waiting import eventually
 
-pytestmark = pytest.mark.usefixtures("no_backoff")
+pytestmark = pytest.mark.usefixtures("no_backoff", "own_undos")
 
 Undoing = Callable[[Context], Awaitable[None]]
-
-
-@pytest.fixture(autouse=True)
-def registry(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The undos of one test are not those of another."""
-    monkeypatch.setattr(undos, "_undos", {})
 
 
 class Takes:

@@ -10,7 +10,6 @@ from redis.asyncio import Redis
 
 from tests.e2e.stack import Stack, stack
 from tests.support.brokers import forget_dead_letters
-from tests.support.servers import RabbitServer, RedisServer
 
 
 @pytest.fixture
@@ -20,17 +19,3 @@ def product(redis_url: str, amqp_url: str, redis: Redis, tmp_path: Path) -> Iter
     forget_dead_letters(amqp_url)
     with stack(redis_url, amqp_url, tmp_path) as running:
         yield running
-
-
-@pytest.fixture
-def own_redis() -> Iterator[RedisServer]:
-    """A Redis this test may break."""
-    with RedisServer() as server:
-        yield server
-
-
-@pytest.fixture
-def own_rabbit() -> Iterator[RabbitServer]:
-    """A RabbitMQ this test may break."""
-    with RabbitServer() as server:
-        yield server

@@ -18,6 +18,7 @@ import pytest
 
 from tests.e2e.stack import Process, Stack, client, stack
 from tests.support.servers import RedisServer
+from tests.support.waiting import eventually
 
 APP = "tests.consumers.celery_app"
 RULES = '{"shop.count": {"owner": "{0}", "channels": ["order:{order}"]}}'
@@ -95,12 +96,14 @@ async def events_of(http: httpx.AsyncClient, task_id: str) -> list[dict[str, Any
 
 async def job_of(http: httpx.AsyncClient, task_id: str, condition: Callable[[dict[str, Any]], bool]) -> dict[str, Any]:
     """The job of a task, once the condition holds: found on the channel that is named after the task."""
-    while True:
+
+    async def found() -> dict[str, Any]:
         events = await events_of(http, task_id)
-        if events and condition(events[-1]["data"]):
-            found: dict[str, Any] = (await http.get(events[-1]["data"]["links"]["self"])).json()
-            return found
-        await asyncio.sleep(0.05)
+        return events[-1]["data"] if events and condition(events[-1]["data"]) else {}
+
+    seen = await eventually(found, 60)
+    job: dict[str, Any] = (await http.get(seen["links"]["self"])).json()
+    return job
 
 
 async def told(http: httpx.AsyncClient, job: dict[str, Any]) -> list[str]:

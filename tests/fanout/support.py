@@ -20,7 +20,7 @@ from gateway.auth.access import Access
 from gateway.auth.authenticator import Authenticator
 from gateway.auth.keys import KeyStore
 from gateway.auth.middleware import Authentication
-from gateway.auth.principals import Capability
+from gateway.auth.principals import Capability, Principal
 from gateway.auth.revocation import Revocations
 from gateway.auth.tickets import Tickets
 from gateway.auth.tokens import Claims, Tokens
@@ -76,6 +76,18 @@ class Node:
     @property
     def ws(self) -> str:
         return f"ws://127.0.0.1:{self.port}/connection/websocket"
+
+
+class Block:
+    """A call (RPC) that is answered when it is released."""
+
+    def __init__(self) -> None:
+        self.called, self.release = asyncio.Event(), asyncio.Event()
+
+    async def __call__(self, _principal: Principal, _data: bytes) -> bytes:
+        self.called.set()
+        await self.release.wait()
+        return b"1"
 
 
 async def job_owner(_tenant: str, job_id: str) -> str | None:

@@ -15,7 +15,7 @@ from gateway.fanout.stream import StreamSpec
 from gateway.fanout.websocket import WebSocketConnection
 from tests.fanout.conftest import StartNode
 from tests.fanout.endings import closed
-from tests.fanout.support import Node, token, ws
+from tests.fanout.support import Block, Node, token, ws
 from tests.faults.wire import CLOSE, UPGRADE, Cutter, frame
 from tests.support.waiting import LIMIT, eventually
 
@@ -59,24 +59,18 @@ async def raw(node: Node) -> AsyncIterator[Raw]:
 
 @pytest.mark.parametrize("way", ["revoke", "farewell"])
 async def test_nothing_follows_a_close_frame(start: StartNode, way: str) -> None:
-    called, release = asyncio.Event(), asyncio.Event()
-
-    async def block(_principal: Principal, _data: bytes) -> bytes:
-        called.set()
-        await release.wait()
-        return b"1"
-
+    block = Block()
     node = await start(calls={"test.block": block})
     async with raw(node) as client:
         client.writer.write(frame(b'{"id":1,"connect":{}}'))
         await client.frames()
         client.writer.write(frame(b'{"id":2,"ping":{}}\n{"id":3,"rpc":{"method":"test.block"}}'))
-        await called.wait()
+        await block.called.wait()
         (connection,) = node.hub.connections
         assert isinstance(connection, WebSocketConnection)
         talk = connection.talking()
         getattr(connection, way)()
-        release.set()
+        block.release.set()
         await eventually(lambda: not talk.running)
         client.writer.write(frame(b"are you there", PING))
         client.writer.write(frame(struct.pack("!H", 1000), CLOSE))

@@ -11,13 +11,12 @@ from typing import Any
 import httpx
 import pytest
 
-from gateway.auth.principals import Principal
 from gateway.fanout.emulated import EmulatedConnection
 from gateway.fanout.frames import MAX_MESSAGE
 from gateway.fanout.options import HubOptions
 from gateway.store.channels import ChannelStore
 from tests.fanout.conftest import StartNode
-from tests.fanout.support import QUICK, Node, publish, settings_for, token
+from tests.fanout.support import QUICK, Block, Node, publish, settings_for, token
 from tests.support.waiting import LIMIT, eventually
 
 STREAM, SSE = "http_stream", "sse"
@@ -199,18 +198,12 @@ async def test_a_client_that_sends_faster_than_it_is_served_is_closed(
 
 
 async def test_the_bytes_that_wait_for_a_session_are_bounded(start: StartNode) -> None:
-    called, release = asyncio.Event(), asyncio.Event()
-
-    async def block(_principal: Principal, _data: bytes) -> bytes:
-        called.set()
-        await release.wait()
-        return b"1"
-
+    block = Block()
     node = await start(calls={"test.block": block})
     async with emulated(STREAM, node) as client:
         await client.connected()
         await client.post({"id": 2, "rpc": {"method": "test.block"}})
-        await called.wait()
+        await block.called.wait()
         large = {"publish": {"channel": "open:a", "data": "x" * (MAX_MESSAGE * 2 // 3)}}
         (connection,) = node.hub.connections
         assert isinstance(connection, EmulatedConnection)
@@ -219,7 +212,7 @@ async def test_the_bytes_that_wait_for_a_session_are_bounded(start: StartNode) -
         await client.post({"id": 4, **large})
         assert (await client.until("push"))["disconnect"]["code"] == 3013
         assert not connection.talking().inbox
-        release.set()
+        block.release.set()
 
 
 async def test_commands_wait_while_the_client_does_not_read_its_answers(start: StartNode) -> None:

@@ -23,7 +23,7 @@ from gateway.fanout.websocket import WebSocketConnection
 from gateway.settings import Settings
 from gateway.store.channels import ChannelStore
 from tests.fanout.conftest import StartNode
-from tests.fanout.support import Node, WsClient, publish, token, ws
+from tests.fanout.support import Block, Node, WsClient, publish, token, ws
 from tests.support.waiting import eventually
 
 
@@ -212,12 +212,7 @@ async def test_a_client_that_does_not_read_its_answers_is_not_worked_for(start: 
 
 
 async def test_messages_that_wait_are_bounded_in_bytes(start: StartNode) -> None:
-    release = asyncio.Event()
-
-    async def block(_principal: Principal, _data: bytes) -> bytes:
-        await release.wait()
-        return b"1"
-
+    block = Block()
     node = await start(calls={"test.block": block})
     async with ws(node) as client:
         mine = only_session(node)
@@ -227,7 +222,7 @@ async def test_messages_that_wait_are_bounded_in_bytes(start: StartNode) -> None
         await eventually(lambda: mine._held)
         assert sum(map(len, mine.talking().inbox)) < 2 * MAX_MESSAGE
         sending.cancel()
-        release.set()
+        block.release.set()
         client.socket.transport.abort()  # half a message is on its way
 
 

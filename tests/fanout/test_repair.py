@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import json
 import time
-from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
@@ -111,12 +110,6 @@ async def test_a_hole_in_a_channel_without_history_is_told(start: StartNode, cha
         told = (await client.next())["push"]
         assert told == {"channel": "none:a", "unsubscribe": {"code": 2500, "reason": "insufficient state"}}
         assert "subscribe" in await client.subscribe("none:a")
-
-
-@pytest.fixture
-async def own_redis() -> AsyncIterator[RedisServer]:
-    with RedisServer() as server:
-        yield server
 
 
 async def test_a_silent_feed_is_cut_and_repaired(

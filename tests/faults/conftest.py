@@ -10,7 +10,6 @@ from redis.asyncio import Redis
 
 from tests.e2e.stack import Stack, stack
 from tests.faults.jobs import Servers
-from tests.support.servers import RabbitServer, RedisServer
 
 
 @pytest.fixture
@@ -26,17 +25,3 @@ def servers(redis_url: str, amqp_url: str, redis: Redis) -> Servers:
     """The shared ones, with an empty Redis."""
     del redis  # emptied
     return Servers(redis_url, amqp_url)
-
-
-@pytest.fixture
-def own_redis() -> Iterator[RedisServer]:
-    """A Redis this test may break."""
-    with RedisServer() as server:
-        yield server
-
-
-@pytest.fixture
-def own_rabbit() -> Iterator[RabbitServer]:
-    """A RabbitMQ this test may break."""
-    with RabbitServer() as server:
-        yield server

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
+import pytest
 from redis.asyncio import Redis
 
 from tests.e2e.clients import token
@@ -25,6 +26,9 @@ from tests.faults.subscribers import Crowd
 from tests.support.brokers import forget_dead_letters
 from tests.support.waiting import eventually
 
+# The limit counts the start of servers of their own, on a machine that may be busy.
+SHORT = [pytest.mark.faults, pytest.mark.timeout(300)]
+LONG = [pytest.mark.faults_long, pytest.mark.timeout(540)]
 SETTLED = 90.0  # seconds until everything has ended after a fault
 MARKERS = 6
 LISTENERS = 2  # of each kind

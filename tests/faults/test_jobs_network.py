@@ -8,12 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.faults.jobs import Servers, job_scene
+from tests.faults.jobs import LONG, SHORT, Servers, job_scene
 from tests.support.proxy import TcpProxy
 
-# The limit counts the start of servers of their own, on a machine that may be busy.
-SHORT = [pytest.mark.faults, pytest.mark.timeout(300)]
-LONG = [pytest.mark.faults_long, pytest.mark.timeout(540)]
 RATE = 60
 HEARTBEAT = 2  # seconds; RabbitMQ and our side give a silent peer up after two or three of them
 LINKS = ("REDIS", "AMQP")

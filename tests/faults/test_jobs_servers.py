@@ -11,13 +11,10 @@ from consumers.worker import ahead
 from gateway.jobs.rabbitmq import RabbitQueue
 from tests.e2e.stack import client
 from tests.faults import work
-from tests.faults.jobs import JobScene, Servers, job_scene
+from tests.faults.jobs import LONG, SHORT, JobScene, Servers, job_scene
 from tests.support.servers import RabbitServer, RedisServer
 from tests.support.waiting import eventually
 
-# The limit counts the start of servers of their own, on a machine that may be busy.
-SHORT = [pytest.mark.faults, pytest.mark.timeout(300)]
-LONG = [pytest.mark.faults_long, pytest.mark.timeout(540)]
 RATE = 60
 
 

@@ -13,13 +13,10 @@ import pytest
 
 from tests.e2e.stack import client
 from tests.faults.copies import copying
-from tests.faults.jobs import Servers, job_scene
+from tests.faults.jobs import LONG, SHORT, Servers, job_scene
 from tests.support.proxy import TcpProxy
 from tests.support.waiting import eventually
 
-# The limit counts the start of servers of their own, on a machine that may be busy.
-SHORT = [pytest.mark.faults, pytest.mark.timeout(300)]
-LONG = [pytest.mark.faults_long, pytest.mark.timeout(540)]
 RATE = 80  # submissions a second
 CLOCK = Path(__file__).with_name("clock")
 HOUR = 3600

@@ -51,6 +51,13 @@ class Bench:
         outcome = await self.jobs.submit(TENANT, **{**self.arguments(job_id), **changes})
         return job_id, outcome.message, outcome.kind
 
+    async def queued(self, **changes: Any) -> Message:
+        """The message of a new job, recorded to be in its queue."""
+        _, message, _ = await self.submit(**changes)
+        assert message is not None
+        await self.jobs.queued(message)
+        return message
+
     async def running(self, **changes: Any) -> tuple[str, Message, Claim]:
         job_id, message, _ = await self.submit(**changes)
         assert message is not None

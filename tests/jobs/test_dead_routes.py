@@ -33,6 +33,7 @@ from gateway.store.redis import Store
 from gateway.web.context import RequestContext
 from gateway.web.problems import Errors, exception_handlers
 from tests.jobs.bench import TENANT, Bench
+from tests.jobs.dead import failing
 from tests.web.asgi import client
 
 ROOT_KEY = "the-root-key-of-this-test"
@@ -63,10 +64,8 @@ class World:
         return (await self.keys.create(tenant, "test", scopes))[1]
 
     async def failing(self, error: BaseException | None = None, **changes: Any) -> str:
-        job_id, _, claim = await self.bench.running(**changes)
         text = describe(error or ValueError("row 7 is bad"), 1, retryable=True)
-        await self.bench.jobs.advance(TENANT, job_id, fence=claim.fence, op=1, to="failed", error=text)
-        return job_id
+        return await failing(self.bench, text, **changes)
 
     async def ids(self, query: str = "", **more: Any) -> list[str]:
         return [item["id"] for item in (await self.call("GET", query, **more))["items"]]

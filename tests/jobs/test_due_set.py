@@ -87,9 +87,8 @@ async def test_a_full_queue_holds_up_nothing_else(bench: Bench) -> None:
 
 
 async def test_a_queued_job_whose_message_is_lost_is_handed_out_again(bench: Bench, redis: Redis) -> None:
-    job_id, message, _ = await bench.submit()
-    assert message is not None
-    await bench.jobs.queued(message)
+    message = await bench.queued()
+    job_id = message.id
     entry = f"{TENANT} {job_id}"
     assert await redis.zscore(bench.tag + "due", entry) is not None
     await redis.zadd(bench.tag + "due", {entry: 0})
@@ -103,12 +102,7 @@ async def test_a_queued_job_whose_message_is_lost_is_handed_out_again(bench: Ben
 async def test_after_a_restart_queued_jobs_are_looked_at_soon_and_once(bench: Bench, redis: Redis) -> None:
     """The server may have forgotten that their messages were taken and their jobs run."""
     await bench.jobs.recheck(bench.tag, delay=0)
-    ids = []
-    for _ in range(25):
-        job_id, message, _ = await bench.submit()
-        assert message is not None
-        await bench.jobs.queued(message)
-        ids.append(job_id)
+    ids = [(await bench.queued()).id for _ in range(25)]
     await bench.running()
     assert not await bench.jobs.recheck(bench.tag, delay=0)
     assert not (await bench.jobs.due(bench.tag, limit=100, lease=5, publish=True)).messages
@@ -188,9 +182,7 @@ async def test_ttl_expires_what_has_not_started(bench: Bench) -> None:
     await asyncio.sleep(0.005)
     assert await bench.claim(message) == "expired"
     assert (await bench.job(job_id))["status"] == "expired"
-    other, message, _ = await bench.submit(ttl_ms=1)
-    assert message is not None
-    await bench.jobs.queued(message)
+    other = (await bench.queued(ttl_ms=1)).id
     await asyncio.sleep(0.005)
     await bench.jobs.due(bench.tag, limit=10, lease=5, publish=True)
     assert (await bench.job(other))["status"] == "expired"
@@ -219,9 +211,7 @@ async def test_purge_forgets_everything_of_an_ended_job(bench: Bench, redis: Red
 
 
 async def test_a_queue_that_forgot_gets_its_jobs_again(bench: Bench) -> None:
-    job_id, message, _ = await bench.submit()
-    assert message is not None
-    await bench.jobs.queued(message)
+    job_id = (await bench.queued()).id
     assert await bench.jobs.requeue(bench.tag, "default") == 1
     (again,) = (await bench.jobs.due(bench.tag, limit=10, lease=5, publish=True)).messages
     assert again.id == job_id

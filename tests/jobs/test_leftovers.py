@@ -129,12 +129,7 @@ async def test_a_record_that_cannot_be_read_holds_up_neither_lists_nor_forgettin
 async def test_a_record_that_cannot_be_read_does_not_keep_the_in_process_queue_from_starting(
     bench: Bench, redis: Redis
 ) -> None:
-    ids = []
-    for _ in range(2):
-        job_id, message, _ = await bench.submit()
-        assert message is not None
-        await bench.jobs.queued(message)
-        ids.append(job_id)
+    ids = [(await bench.queued()).id for _ in range(2)]
     await redis.hset(f"{bench.tag}job:{TENANT}:{ids[0]}", "d", "\x93broken")
     assert await bench.jobs.requeue(bench.tag, "default", limit=10) == 2
     due = await bench.jobs.due(bench.tag, limit=10, lease=5, publish=True)

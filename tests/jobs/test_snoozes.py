@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import secrets
+
 import pytest
 
 from gateway.jobs.model import MAX_SNOOZES
@@ -23,7 +25,7 @@ async def snooze(bench: Bench, job_id: str, claim: Claim, delay_ms: int = 0) -> 
 
 async def again(bench: Bench) -> Claim:
     (message,) = (await bench.jobs.due(bench.tag, limit=10, lease=60, publish=True)).messages
-    claim = await bench.claim(message, token=str(message.attempt) + str(id(message)))
+    claim = await bench.claim(message, token=secrets.token_hex(8))
     assert isinstance(claim, Claim)
     return claim
 

@@ -208,9 +208,8 @@ async def test_list_by_filters_and_cursor(bench: Bench) -> None:
 
 
 async def test_cancelling_what_has_not_started_ends_it(bench: Bench) -> None:
-    job_id, message, _ = await bench.submit()
-    assert message is not None
-    await bench.jobs.queued(message)
+    message = await bench.queued()
+    job_id = message.id
     await bench.jobs.cancel(TENANT, job_id)
     assert (await bench.job(job_id))["status"] == "cancelled"
     assert await bench.claim(message) == "cancelled"

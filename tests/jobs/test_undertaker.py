@@ -1,17 +1,10 @@
-"""The undertaker on a real Redis and a RabbitMQ of its own: each way to it, and what breaks meanwhile."""
+"""The undertaker on a real Redis and a RabbitMQ of its own: each way to it, and what becomes of what it finds."""
 
 from __future__ import annotations
 
-import asyncio
 import json
-import signal
-import sys
 import time
-from collections.abc import AsyncIterator, Iterator
-from contextlib import AsyncExitStack, asynccontextmanager
-from pathlib import Path
-from typing import Any
-from urllib.parse import urlsplit
+from collections.abc import AsyncIterator
 
 import aio_pika
 import pytest
@@ -20,72 +13,22 @@ from aio_pika.abc import AbstractChannel, AbstractQueue
 from redis.asyncio import Redis
 from structlog.testing import capture_logs
 
-from gateway.errors import ConfigurationError, GatewayError, QueueUnavailable
-from gateway.jobs import consumption
+from gateway.errors import ConfigurationError, GatewayError
 from gateway.jobs import undertaker as module
-from gateway.jobs.dead_filter import Filter
-from gateway.jobs.deadletters import DeadLetters
 from gateway.jobs.local import LocalQueue
-from gateway.jobs.queue import DELIVERY_LIMIT, Delivery, JobQueue, encode
+from gateway.jobs.queue import DELIVERY_LIMIT, encode
 from gateway.jobs.rabbitmq import RabbitQueue
-from gateway.jobs.rebuild import Rebuilder
 from gateway.jobs.records import Claim
 from gateway.jobs.topology import DEAD_LETTERS, burial_headers, declare_dead_letters
 from gateway.jobs.undertaker import Undertaker
-from gateway.store.deadletters import UNOWNED, DeadLetterStore
-from tests.consumers.support import TENANT, Bench, background, open_bench
+from gateway.store.deadletters import UNOWNED
+from tests.consumers.support import TENANT
+from tests.jobs.burial import World, open_world, reject, send, wear_out
 from tests.support.brokers import plain
 from tests.support.messages import PREFETCH, Inbox, make_message
-from tests.support.proxy import TcpProxy
-from tests.support.servers import RabbitServer
 from tests.support.waiting import eventually
 
 WORKER = {"token": "t", "worker": "w", "lease": 60.0}
-
-
-@pytest.fixture(scope="module")
-def rabbit() -> Iterator[RabbitServer]:
-    """A broker whose dead letters are these tests' alone."""
-    with RabbitServer() as server:
-        yield server
-
-
-class World:
-    def __init__(self, bench: Bench) -> None:
-        self.bench = bench
-        self.letters = DeadLetterStore(bench.store, bench.settings)
-        self.dead = DeadLetters(bench.store, bench.queue, bench.settings)
-
-    def undertaker(self, **options: float) -> Undertaker:
-        rebuilder = Rebuilder(self.bench.jobs, self.bench.channels, self.bench.settings)
-        return Undertaker(self.bench.store, self.bench.queue, self.letters, rebuilder, **options)
-
-    @asynccontextmanager
-    async def burying(self, **options: float) -> AsyncIterator[None]:
-        async with background(self.undertaker(**options).run()):
-            yield
-
-    async def listed(self, owner: str = TENANT) -> list[dict[str, Any]]:
-        found = await self.dead.find(owner, Filter(), limit=100)
-        return [json.loads(item) for item in found.items]
-
-    async def until(self, count: int, owner: str = TENANT) -> list[dict[str, Any]]:
-        async def there() -> list[dict[str, Any]]:
-            found = await self.listed(owner)
-            return found if len(found) == count else []
-
-        return await eventually(there, 30)
-
-    async def until_empty(self) -> None:
-        """Nothing waits, and nothing is held."""
-
-        async def empty() -> bool:
-            try:
-                return await self.bench.queue.dead_depth() == 0
-            except QueueUnavailable:  # the broker was restarted, and the publisher comes back later than a consumer
-                return False
-
-        await eventually(empty, 30)
 
 
 @pytest.fixture(params=["local", "rabbit"])
@@ -93,55 +36,8 @@ async def world(request: pytest.FixtureRequest, redis_url: str, redis: Redis, po
     """On both queues: what is dead there is dealt with alike."""
     del redis  # emptied
     rabbit = request.getfixturevalue("rabbit") if request.param == "rabbit" else None
-    async with LocalQueue() if rabbit is None else RabbitQueue(rabbit.url) as queue:
-        await queue.declare(pool)
-        async with open_bench(redis_url, queue, pool) as bench:
-            await bench.register("echo")
-            yield World(bench)
-
-
-@pytest.fixture
-async def on_rabbit(rabbit: RabbitServer, redis_url: str, redis: Redis, pool: str) -> AsyncIterator[World]:
-    del redis  # emptied
-    async with RabbitQueue(rabbit.url) as queue:
-        await queue.declare(pool)
-        async with open_bench(redis_url, queue, pool) as bench:
-            await bench.register("echo")
-            yield World(bench)
-
-
-async def reject(queue: JobQueue, pool: str, reason: str) -> None:
-    inbox = Inbox()
-    async with queue.consume(pool, PREFETCH, inbox):
-        await eventually(lambda: len(inbox) == 1)
-        await inbox.deliveries[0].reject(reason)
-
-
-async def wear_out(queue: JobQueue, pool: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Have a message delivered until the queue gives it up."""
-    monkeypatch.setattr(consumption, "FAILED_NAP", 0.01)
-    tries = 0
-
-    async def fail(delivery: Delivery) -> None:
-        del delivery
-        nonlocal tries
-        tries += 1
-        raise RuntimeError("before the claim")
-
-    async with queue.consume(pool, PREFETCH, fail):
-        await eventually(lambda: tries >= DELIVERY_LIMIT)
-
-        async def gone() -> bool:
-            return sum((await queue.depth(pool)).values()) == 0 and await queue.dead_depth() > 0
-
-        await eventually(gone)
-
-
-async def send(world: World, body: bytes, **properties: Any) -> None:
-    """Publish bytes straight to a work queue."""
-    async with plain(world.bench.queue._url) as amqp_channel:  # type: ignore[attr-defined] # it is a RabbitQueue
-        message = aio_pika.Message(body, delivery_mode=2, **properties)
-        await amqp_channel.default_exchange.publish(message, f"jobs.{world.bench.pool}.default")
+    async with open_world(LocalQueue() if rabbit is None else RabbitQueue(rabbit.url), redis_url, pool) as world:
+        yield world
 
 
 async def test_a_job_nobody_began_with_comes_again(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -293,99 +189,6 @@ async def test_a_queue_that_is_gone_takes_nothing_back(on_rabbit: World) -> None
     with pytest.raises(GatewayError):
         await on_rabbit.dead.requeue(UNOWNED, raw)
     assert [letter["id"] for letter in await on_rabbit.listed(UNOWNED)] == [raw]
-
-
-async def test_nothing_is_acknowledged_while_redis_is_away(
-    rabbit: RabbitServer, redis_url: str, redis: Redis, pool: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    del redis  # emptied
-    monkeypatch.setattr(module, "AWAY_NAP", 0.05)
-    async with AsyncExitStack() as stack:
-        proxy = await stack.enter_async_context(TcpProxy(urlsplit(redis_url).port or 0))
-        queue = await stack.enter_async_context(RabbitQueue(rabbit.url))
-        await queue.declare(pool)
-        world = World(await stack.enter_async_context(open_bench(proxy.url(redis_url), queue, pool)))
-        proxy.cut()
-        await send(world, b"no job")
-        inbox = Inbox()
-        with capture_logs() as logs:
-            async with world.burying(), queue.consume(pool, PREFETCH, inbox):
-                await eventually(lambda: any(line["event"] == "undertaker.waiting" for line in logs))
-
-        async def waits() -> bool:
-            return await queue.dead_depth() == 1
-
-        await eventually(waits)  # the undertaker has ended, and the letter is where it was
-        proxy.resume()
-        async with world.burying():
-            await world.until(1, UNOWNED)
-            await world.until_empty()
-
-
-@pytest.mark.faults
-async def test_killed_between_record_and_acknowledgement_it_records_nothing_twice(
-    on_rabbit: World, rabbit: RabbitServer, redis_url: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    bench = on_rabbit.bench
-    job_id = await bench.submit()
-    await wear_out(bench.queue, bench.pool, monkeypatch)
-    inbox = Inbox()
-    async with bench.queue.consume(bench.pool, PREFETCH, inbox):
-        await send(on_rabbit, b"no job")
-
-        async def both() -> bool:
-            return await bench.queue.dead_depth() == 2
-
-        await eventually(both)
-    environment = {"GATEWAY_REDIS_URL": redis_url, "GATEWAY_AMQP_URL": rabbit.url, "PYTHONPATH": str(Path.cwd())}
-    for _ in range(3):
-        command = [sys.executable, "-m", "tests.jobs.dying_undertaker"]
-        process = await asyncio.create_subprocess_exec(*command, env=environment, stdout=asyncio.subprocess.DEVNULL)
-        assert await process.wait() == -signal.SIGKILL
-        await eventually(both)  # the broker has taken back what nobody acknowledged
-    async with on_rabbit.burying():
-        await on_rabbit.until_empty()
-        (letter,) = await on_rabbit.until(1, UNOWNED)
-
-    assert letter["message"]["times"] >= 2
-    assert await on_rabbit.listed() == []
-    assert (await bench.job(job_id))["status"] == "accepted"
-    assert await bench.events(job_id) == ["job.queued"]
-    assert list(await bench.due()) == [job_id]
-    ops = await bench.channels.history(TENANT, "ops", since=None, limit=100)
-    assert sum(item.type == "dead-letters.opened" for item in ops.publications) <= 1
-
-
-@pytest.mark.faults
-async def test_a_restart_of_the_broker_loses_no_letter(
-    redis_url: str, redis: Redis, pool: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    del redis  # emptied
-    bodies = [b"no job %d" % number for number in range(60)]
-    recorded = asyncio.Event()
-    bury = DeadLetterStore.bury
-
-    async def slowly(self: DeadLetterStore, *args: Any, **facts: Any) -> str:
-        await asyncio.sleep(0.02)
-        recorded.set()
-        return await bury(self, *args, **facts)
-
-    monkeypatch.setattr(DeadLetterStore, "bury", slowly)
-    with RabbitServer() as server:
-        async with RabbitQueue(server.url) as queue:
-            await queue.declare(pool)
-            async with open_bench(redis_url, queue, pool) as bench:
-                world = World(bench)
-                async with plain(server.url) as amqp_channel:
-                    for body in bodies:
-                        message = aio_pika.Message(body, delivery_mode=2, headers={"x-reason": "undecodable: no"})
-                        await amqp_channel.default_exchange.publish(message, DEAD_LETTERS)
-                async with world.burying():
-                    await recorded.wait()
-                    await asyncio.to_thread(server.restart)
-                    letters = await world.until(len(bodies), UNOWNED)
-                    await world.until_empty()
-                assert len({letter["id"] for letter in letters}) == len(bodies)
 
 
 async def test_letters_that_wait_for_long_are_told_of(world: World, monkeypatch: pytest.MonkeyPatch) -> None:

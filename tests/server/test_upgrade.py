@@ -68,6 +68,19 @@ class Sockets:
             await eventually(lambda: not server.server_state.tasks)
             await eventually(lambda: not server.server_state.connections)
 
+    @asynccontextmanager
+    async def asked_for(
+        self, server: GatewayServer, path: bytes
+    ) -> AsyncIterator[tuple[asyncio.StreamReader, asyncio.StreamWriter]]:
+        """A handshake that has reached its endpoint; the connection is cut in the end."""
+        reader, writer = await asyncio.open_connection("127.0.0.1", server.port)
+        try:
+            writer.write(HANDSHAKE % path)
+            await asyncio.wait_for(self.asked.wait(), LIMIT)
+            yield reader, writer
+        finally:
+            writer.transport.abort()
+
 
 async def test_what_is_not_given_away_is_served() -> None:
     sockets = Sockets()
@@ -84,24 +97,18 @@ async def test_what_is_not_given_away_is_served() -> None:
 
 async def test_what_came_too_early_is_served_after_the_answer() -> None:
     sockets = Sockets()
-    async with sockets.serving() as server:
-        reader, writer = await asyncio.open_connection("127.0.0.1", server.port)
-        writer.write(HANDSHAKE % b"slow")
-        await asyncio.wait_for(sockets.asked.wait(), LIMIT)
+    async with sockets.serving() as server, sockets.asked_for(server, b"slow") as (reader, writer):
         writer.write(Frame(Opcode.TEXT, b"early").serialize(mask=True))
         await eventually(lambda: any(getattr(one, "_early", b"") for one in server.server_state.connections))
         sockets.go.set()
         await asyncio.wait_for(reader.readuntil(b"early"), LIMIT)
-        writer.transport.abort()
 
 
 async def test_who_leaves_before_the_answer_is_told_to_the_application() -> None:
     sockets = Sockets()
     async with sockets.serving() as server:
-        _, writer = await asyncio.open_connection("127.0.0.1", server.port)
-        writer.write(HANDSHAKE % b"wait")
-        await asyncio.wait_for(sockets.asked.wait(), LIMIT)
-        writer.transport.abort()
+        async with sockets.asked_for(server, b"wait"):
+            pass
         await eventually(lambda: sockets.ends == ["websocket.disconnect 1006"])
 
 
@@ -109,10 +116,8 @@ async def test_an_answer_to_nobody_is_no_fault() -> None:
     sockets = Sockets()
     with capture_logs() as logs:
         async with sockets.serving() as server:
-            _, writer = await asyncio.open_connection("127.0.0.1", server.port)
-            writer.write(HANDSHAKE % b"slow")
-            await asyncio.wait_for(sockets.asked.wait(), LIMIT)
-            writer.transport.abort()
+            async with sockets.asked_for(server, b"slow"):
+                pass
             await eventually(lambda: not server.server_state.connections)
             sockets.go.set()
     assert "server.application_failed" not in {line["event"] for line in logs}
@@ -128,13 +133,9 @@ async def test_an_application_that_does_not_answer_is_answered_for(path: str) ->
 
 async def test_a_server_that_stops_does_not_wait_for_an_answer() -> None:
     sockets = Sockets()
-    async with sockets.serving() as server:
-        reader, writer = await asyncio.open_connection("127.0.0.1", server.port)
-        writer.write(HANDSHAKE % b"wait")
-        await asyncio.wait_for(sockets.asked.wait(), LIMIT)
+    async with sockets.serving() as server, sockets.asked_for(server, b"wait") as (reader, _):
         server.stop()
         assert b" 500 " in await asyncio.wait_for(reader.readuntil(b"\r\n"), LIMIT)
-        writer.close()
 
 
 async def test_a_server_that_stops_says_so_to_those_it_kept() -> None:

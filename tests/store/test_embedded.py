@@ -15,6 +15,7 @@ from redis.asyncio import Redis
 from gateway.errors import ConfigurationError
 from gateway.store import embedded
 from gateway.store.embedded import embedded_redis, find_server
+from tests.support.process import alive
 from tests.support.waiting import eventually
 
 HOLD = """
@@ -93,11 +94,3 @@ def test_without_any_server_it_says_what_to_install(monkeypatch: pytest.MonkeyPa
 
 def server_pid(folder: Path) -> int:
     return int((folder / "lock").read_text().split()[1])
-
-
-def alive(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    return True

@@ -28,10 +28,8 @@ def servers() -> Iterator[tuple[RedisServer, RedisServer]]:
 
 @pytest.fixture
 def sentinel(servers: tuple[RedisServer, RedisServer]) -> Iterator[Sentinel]:
-    running = Sentinel(servers[0].port)
-    running.start()
-    yield running
-    running.close()
+    with Sentinel(servers[0].port) as running:
+        yield running
 
 
 @pytest.fixture

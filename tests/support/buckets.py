@@ -3,27 +3,20 @@
 from __future__ import annotations
 
 import http.client
-import shutil
 import sys
-import tempfile
-import weakref
 from pathlib import Path
-from typing import Self
 
-from tests.support.process import Child, exchange, free_port
+from tests.support.process import Child, exchange
+from tests.support.servers import START_LIMIT, PrivateServer
 
-START_LIMIT = 60.0
 BUCKET = "attachments"
 
 
-class BucketServer:
+class BucketServer(PrivateServer):
     """Moto's S3 as a server of its own, on loopback, with one bucket; it keeps nothing over a stop."""
 
     def __init__(self) -> None:
-        self.port = free_port()
-        self._folder = Path(tempfile.mkdtemp(prefix="gateway-s3-"))
-        self._remove = weakref.finalize(self, shutil.rmtree, self._folder, ignore_errors=True)
-        self._child: Child | None = None
+        super().__init__("s3")
 
     @property
     def env(self) -> dict[str, str]:
@@ -45,16 +38,3 @@ class BucketServer:
         answer = connection.getresponse()
         assert answer.status == 200, answer.read()
         connection.close()
-
-    def kill(self) -> None:
-        child, self._child = self._child, None
-        if child is not None:
-            child.kill()
-
-    def __enter__(self) -> Self:
-        self.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.kill()
-        self._remove()

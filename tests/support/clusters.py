@@ -3,21 +3,17 @@
 from __future__ import annotations
 
 import shutil
-import tempfile
-import weakref
 from contextlib import ExitStack
-from pathlib import Path
 from typing import Self
 
 from redis import Redis
 from redis.exceptions import RedisError
 
 from tests.support.process import Child, exchange, free_port
-from tests.support.servers import RedisServer
+from tests.support.servers import START_LIMIT, PrivateServer, RedisServer
 from tests.support.waiting import eventually_sync
 
 SLOTS = 16384
-START_LIMIT = 60.0
 MASTER = "ours"
 
 
@@ -91,14 +87,11 @@ class RedisCluster:
         self._stack.close()
 
 
-class Sentinel:
+class Sentinel(PrivateServer):
     """One Sentinel, which writes what it learns into its configuration."""
 
     def __init__(self, master: int) -> None:
-        self.port = free_port()
-        self._folder = Path(tempfile.mkdtemp(prefix="gateway-sentinel-"))
-        self._remove = weakref.finalize(self, shutil.rmtree, self._folder, ignore_errors=True)
-        self._child: Child | None = None
+        super().__init__("sentinel")
         (self._folder / "sentinel.conf").write_text(
             f"port {self.port}\n"
             "bind 127.0.0.1\n"
@@ -114,12 +107,6 @@ class Sentinel:
         assert command
         child = self._child = Child([command, str(self._folder / "sentinel.conf"), "--sentinel"], self._folder)
         child.wait_for(lambda: exchange(self.port, b"PING\r\n", b"+PONG"), START_LIMIT)
-
-    def close(self) -> None:
-        """Kill it and remove its folder."""
-        if self._child is not None:
-            self._child.kill()
-        self._remove()
 
 
 class SentinelSetup:
@@ -139,8 +126,7 @@ class SentinelSetup:
             eventually_sync(lambda: client.info("replication")["master_link_status"] == "up", START_LIMIT)
         self.sentinels = [Sentinel(master.port) for _ in range(3)]
         for sentinel in self.sentinels:
-            self._stack.callback(sentinel.close)
-            sentinel.start()
+            self._stack.enter_context(sentinel)
         for sentinel in self.sentinels:
             eventually_sync(lambda sentinel=sentinel: self._complete(sentinel), START_LIMIT)  # type: ignore[misc]
 

@@ -23,6 +23,15 @@ _BLOCK = 200
 _GUARD = 'read -r _; kill -s KILL -- "-$1" 2>/dev/null; rm -rf "$2"'
 
 
+def alive(pid: int) -> bool:
+    """Whether there is such a process."""
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    return True
+
+
 class Child:
     """A process with a process group of its own, and a guard that ends it when the test run was killed.
 

@@ -18,18 +18,64 @@ _AMQP_HEADER = b"AMQP\x00\x00\x09\x01"
 _METHOD_FRAME = b"\x01"  # Connection.Start; a refused version is answered with "AMQP"
 
 
-class RedisServer:
+class PrivateServer:
+    """A server with a port and a folder of its own; both are gone when the test run is gone."""
+
+    def __init__(self, name: str) -> None:
+        self.port = free_port()
+        self._folder = Path(tempfile.mkdtemp(prefix=f"gateway-{name}-"))
+        self._remove = weakref.finalize(self, shutil.rmtree, self._folder, ignore_errors=True)
+        self._child: Child | None = None
+
+    def start(self) -> None:
+        """Start and wait until it answers."""
+        raise NotImplementedError
+
+    def stop(self) -> None:
+        """SIGTERM: an orderly shutdown, as for an upgrade."""
+        child, self._child = self._child, None
+        if child is not None:
+            child.stop()
+
+    def kill(self) -> None:
+        """SIGKILL, as the kernel does when memory runs out."""
+        child, self._child = self._child, None
+        if child is not None:
+            child.kill()
+
+    def restart(self) -> None:
+        """Stop and start again on the same port, with the same data where it keeps any."""
+        self.stop()
+        self.start()
+
+    def close(self) -> None:
+        """Kill all of it and remove its folder."""
+        self.kill()
+        self._remove()
+
+    def __enter__(self) -> Self:
+        try:
+            self.start()
+        except BaseException:
+            self.close()  # whatever of it runs
+            raise
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+class RedisServer(PrivateServer):
     """A redis-server as an operator would run it: AOF every second, noeviction. Data survives `restart`.
+
+    A kill may lose up to about a second of writes.
 
     `options` are further lines of its configuration, with _ for -.
     """
 
     def __init__(self, **options: str) -> None:
+        super().__init__("redis")
         self.options = {name.replace("_", "-"): value for name, value in options.items()}
-        self.port = free_port()
-        self._folder = Path(tempfile.mkdtemp(prefix="gateway-redis-"))
-        self._remove = weakref.finalize(self, shutil.rmtree, self._folder, ignore_errors=True)
-        self._child: Child | None = None
 
     @property
     def url(self) -> str:
@@ -54,23 +100,6 @@ class RedisServer:
         child = self._child = Child([command, *arguments], self._folder)
         child.wait_for(lambda: exchange(self.port, b"PING\r\n", b"+PONG"), START_LIMIT)
 
-    def stop(self) -> None:
-        """SIGTERM: everything is written first."""
-        child, self._child = self._child, None
-        if child is not None:
-            child.stop()
-
-    def kill(self) -> None:
-        """SIGKILL: up to about a second of writes may be lost."""
-        child, self._child = self._child, None
-        if child is not None:
-            child.kill()
-
-    def restart(self) -> None:
-        """Stop and start again with the same data on the same port."""
-        self.stop()
-        self.start()
-
     def wipe(self) -> None:
         """Throw the data away; only while stopped."""
         assert self._child is None, "stop it first"
@@ -93,30 +122,19 @@ class RedisServer:
 
     def close(self) -> None:
         """Kill it and remove its folders."""
-        self.kill()
+        super().close()
         shutil.rmtree(self._kept, ignore_errors=True)
-        self._remove()
-
-    def __enter__(self) -> Self:
-        self.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
 
 
-class RabbitServer:
+class RabbitServer(PrivateServer):
     """A single RabbitMQ node with an epmd, a cookie and a home of its own. Data survives `restart`."""
 
     def __init__(self) -> None:
-        self.port = free_port()
-        self._folder = Path(tempfile.mkdtemp(prefix="gateway-rabbit-"))
-        self._remove = weakref.finalize(self, shutil.rmtree, self._folder, ignore_errors=True)
+        super().__init__("rabbit")
         self._epmd_port = free_port()
         self._dist_port = free_port()
         self._node = f"test{secrets.token_hex(4)}@localhost"
         self._epmd: Child | None = None
-        self._child: Child | None = None
 
     @property
     def url(self) -> str:
@@ -182,34 +200,10 @@ class RabbitServer:
             ),
         }
 
-    def stop(self) -> None:
-        """SIGTERM: an orderly shutdown, as for an upgrade."""
-        child, self._child = self._child, None
-        if child is not None:
-            child.stop()
-
-    def kill(self) -> None:
-        """SIGKILL, as the kernel does when memory runs out."""
-        child, self._child = self._child, None
-        if child is not None:
-            child.kill()
-
-    def restart(self) -> None:
-        """Stop and start again with the same data on the same port."""
-        self.stop()
-        self.start()
-
     def close(self) -> None:
         """Kill all of it and remove its folder."""
         self.kill()
         epmd, self._epmd = self._epmd, None
         if epmd is not None:
             epmd.kill()
-        self._remove()
-
-    def __enter__(self) -> Self:
-        self.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
+        super().close()

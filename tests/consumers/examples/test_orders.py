@@ -6,7 +6,6 @@ from typing import Any
 
 import pytest
 
-from consumers import compensation
 from consumers.registry import load
 from tests.consumers.support import TENANT, Bench
 
@@ -16,8 +15,7 @@ ITEMS = [{"sku": "tea", "quantity": 2, "price": 450}, {"sku": "cup", "price": 12
 
 
 @pytest.fixture
-async def shop(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> Any:
-    monkeypatch.setattr(compensation, "backoff", lambda *_: 0.0)
+async def shop(bench: Bench) -> Any:
     tasks = load("consumers.examples")
     return bench.working(*(tasks[name]._replace(pool=bench.pool) for name in ("order.process", "order.pack")))
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -10,8 +9,8 @@ import pytest
 
 from consumers import Context
 from consumers.registry import Task, load
-from gateway.events import MAX_CHANNELS, Position
-from tests.consumers.support import TENANT, Bench
+from gateway.events import MAX_CHANNELS
+from tests.consumers.support import Bench
 
 NOTICE = {"actor": "ann", "verb": "posted", "object": "a picture of the sea", "url": "https://example.com/p/1"}
 
@@ -24,11 +23,6 @@ async def notify(bench: Bench) -> AsyncIterator[Task]:
     task = task._replace(pool=bench.pool, policy=task.policy._replace(backoff=None))
     async with bench.working(task):
         yield task
-
-
-async def heard(bench: Bench, user: str) -> list[dict[str, Any]]:
-    history = await bench.channels.history(TENANT, f"user:{user}", since=Position("", 0), limit=-1)
-    return [json.loads(publication.event) for publication in history.publications]
 
 
 async def test_everybody_hears_of_it_once_and_the_actor_does_not(bench: Bench, notify: Task) -> None:
@@ -44,10 +38,10 @@ async def test_everybody_hears_of_it_once_and_the_actor_does_not(bench: Bench, n
     }
     assert job["progress"]["message"] == "129 of 129 users"
     for user in users:
-        (event,) = await heard(bench, user)
+        (event,) = await bench.heard(f"user:{user}")
         assert (event["id"], event["type"], event["subject"]) == (f"{job_id}-1-notify", "social.posted", "user/ann")
         assert event["data"] == NOTICE
-    assert await heard(bench, "ann") == []
+    assert await bench.heard("user:ann") == []
 
 
 async def test_a_retry_goes_on_and_repeats_nothing(bench: Bench, notify: Task, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -67,7 +61,7 @@ async def test_a_retry_goes_on_and_repeats_nothing(bench: Bench, notify: Task, m
     job = await bench.until(job_id, "succeeded")
     assert (job["attempt"], calls) == (2, 5)
     for number in range(1, 151):
-        assert len(await heard(bench, f"follower-{number}")) == 1, number
+        assert len(await bench.heard(f"user:follower-{number}")) == 1, number
 
 
 @pytest.mark.parametrize(

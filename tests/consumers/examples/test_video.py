@@ -15,7 +15,8 @@ import pytest
 
 from consumers import GiveUp
 from consumers.examples.video import video
-from tests.consumers.examples.support import FakeContext
+from gateway.settings import Settings
+from tests.consumers.examples.support import FakeContext, Files
 from tests.support.waiting import eventually
 
 
@@ -85,13 +86,12 @@ async def test_without_ffmpeg_it_says_what_to_install(ctx: Films, monkeypatch: p
 @pytest.mark.parametrize(
     "body", [b"no film", b"#EXTM3U\n#EXTINF:1,\nfile:///etc/passwd\n", b"ffconcat version 1.0\nfile /etc/passwd\n"]
 )
-async def test_what_is_no_film_is_refused(ctx: Films, body: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
-    def download(_: object, __: str, into: Path) -> None:
-        into.write_bytes(body)
-
-    monkeypatch.setattr("consumers.examples.video._download", download)
+async def test_what_is_no_film_is_refused(files: Files, body: bytes) -> None:
+    ctx = Films(settings=Settings(webhook_allow=("127.0.0.0/8",)))
+    files.bodies["/a.mp4"] = body
     with pytest.raises(GiveUp, match=r"ffprobe: Invalid"):
-        await video(ctx, {"url": "https://example.com/a.mp4"})
+        await video(ctx, {"url": f"{files.url}/a.mp4"})
+    assert files.asked == ["/a.mp4"]
     assert ctx.files == {}
 
 
